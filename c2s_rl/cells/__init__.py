@@ -1,0 +1,1 @@
+"""Cells as ranked genes: vocabulary, sentences, gene programs. NumPy and numba only."""

@@ -1,0 +1,1 @@
+"""Files in and out: expression matrices, cell shards, prompt shards, splits."""

@@ -1,0 +1,109 @@
+"""The three roles of the GRPO loop. The loop knows these Protocols only; `actors/` fills them.
+
+Shape suffixes: G completions of one prompt, P prompts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from c2s_rl.types import Group, PromptRecord, ScoredGroup
+
+
+@dataclass(frozen=True)
+class RolloutRequest:
+    """One prompt to sample a group for."""
+
+    record: PromptRecord
+    """The prompt."""
+    seed: int
+    """Seeds the G samples, so that they do not depend on what else is in the batch."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Where one named tensor lies in the published weights."""
+
+    name: str
+    """Hugging Face parameter name."""
+    dtype: str
+    """Torch dtype name without the prefix, for example 'float32'."""
+    shape: tuple[int, ...]
+    """Full (ungathered) shape."""
+    offset: int
+    """Byte offset in the published buffer."""
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A handle to one version of the policy's weights, cheap to send."""
+
+    version: int
+    """Optimiser steps behind these weights."""
+    location: str
+    """Where the transport finds them; for shared memory the path of the mapped file."""
+    num_bytes: int
+    """Size of the buffer."""
+    checksum: int
+    """CRC-32 of the buffer; the receiver compares it before it loads anything."""
+    tensors: tuple[TensorSpec, ...]
+    """Layout, in the learner's parameter order."""
+
+
+@dataclass(frozen=True)
+class LearnBatch:
+    """Everything one optimiser step learns from."""
+
+    groups: tuple[ScoredGroup, ...]
+    """Whole groups; never split between ranks."""
+    advantages: tuple[tuple[float, ...], ...]
+    """[P][G] advantage of each completion, in the order of `groups`."""
+    step: int
+    """Index of the step, 0-based: it sets the learning rate and the random stream."""
+
+
+@dataclass(frozen=True)
+class LearnStats:
+    """What one optimiser step measured, averaged over its completion tokens unless said."""
+
+    figures: Mapping[str, float]
+    """Metric name to value: loss, kl, ratio_mean, ratio_max, clip_share, grad_norm, lr, ..."""
+    policy_logprobs: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    """[P][G][T] learner's log-probabilities before the step; filled only when asked for."""
+
+
+class RolloutWorker(Protocol):
+    """Samples completions and follows the learner's weights."""
+
+    def generate(self, requests: Sequence[RolloutRequest]) -> list[Group]:
+        """Sample one group a request, in the order of the requests."""
+
+    def update_weights(self, weights: PublishedWeights) -> None:
+        """Replace the engine's weights and forget everything cached under the former ones."""
+
+
+class RewardWorker(Protocol):
+    """Scores groups."""
+
+    def score(self, groups: Sequence[Group], *, step: int) -> list[ScoredGroup | None]:
+        """Score every group, in order; None marks a group whose reward failed after retries."""
+
+
+class Learner(Protocol):
+    """Owns the policy, its optimiser and the frozen reference."""
+
+    def learn(self, batch: LearnBatch) -> LearnStats:
+        """Take one optimiser step."""
+
+    def logprobs(self, groups: Sequence[Group]) -> list[list[list[float]]]:
+        """[P][G][T] log-probabilities of the completion tokens under the current policy."""
+
+    def publish(self, version: int) -> PublishedWeights:
+        """Make the current weights readable by rollout workers."""
+
+    def save(self, folder: Path) -> None:
+        """Write policy, optimiser and random states of every rank into an existing folder."""
+
+    def load(self, folder: Path) -> None:
+        """Restore exactly what `save` wrote."""

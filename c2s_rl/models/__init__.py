@@ -1,0 +1,1 @@
+"""Policies as Hugging Face models: making, loading, scoring."""

@@ -1,0 +1,1 @@
+"""Stages: each reads files, writes files and can be run by itself."""

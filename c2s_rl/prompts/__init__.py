@@ -1,0 +1,1 @@
+"""Prompt texts: tasks and the templates they are rendered from."""

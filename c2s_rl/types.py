@@ -1,0 +1,108 @@
+"""What passes between the parts: records of prompts, completions and their scores.
+
+All are frozen dataclasses without behaviour, so that they travel between processes as they are.
+Shape suffixes: G completions of one prompt, K genes of one cell, T completion tokens.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float32]
+
+
+class Task(StrEnum):
+    """What a prompt asks for."""
+
+    CELL_GENERATION = "cell_generation"
+    CELL_TYPE_ANNOTATION = "cell_type_annotation"
+    PERTURBATION_RESPONSE = "perturbation_response"
+
+
+class Split(StrEnum):
+    """Which side of the held-out line a prompt stands on."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
+@dataclass(frozen=True, eq=False)
+class ParsedCell:
+    """A completion read as a cell sentence, once, for every reward and metric."""
+
+    genes_K: IntArray
+    """[K] vocabulary indices in the order written, first occurrences only."""
+    num_words: int
+    """Whitespace-separated words of the completion; known + duplicates + unknown."""
+    num_duplicates: int
+    """Words that repeat a gene already written."""
+    unknown: tuple[str, ...]
+    """Words that are not symbols of the vocabulary, in order, repeats kept."""
+    is_truncated: bool
+    """The sampler stopped at its length limit, so the last word may be cut."""
+
+
+@dataclass(frozen=True, eq=False)
+class PromptRecord:
+    """One row of a prompt shard."""
+
+    prompt_id: str
+    """Unique within the prompt set."""
+    prompt: str
+    """Text that the policy is given."""
+    target: str
+    """Text of a right answer; what SFT trains on."""
+    task: Task
+    condition: str
+    """Group of real cells that the answer belongs to, for example 'CD14 Mono | IFN-beta'."""
+    context_id: str
+    """Cell id of the control cell in the prompt; '' when the prompt holds no cell."""
+    target_id: str
+    """Cell id of the real cell that the prompt is paired with; '' when there is none."""
+    split: Split
+    target_genes_K: IntArray
+    """[K] all expressed genes of the target (cell or pseudobulk), highest first; empty for text."""
+    context_genes_K: IntArray
+    """[K] all expressed genes of the control cell, highest first; empty when there is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Completion:
+    """One sampled answer with everything needed to learn from it."""
+
+    text: str
+    token_ids_T: tuple[int, ...]
+    """[T] sampled tokens, end-of-sequence included when it was sampled."""
+    rollout_logprobs_T: tuple[float, ...]
+    """[T] natural-log probabilities under the sampler's own (processed) distribution."""
+    policy_version: int
+    """Number of optimiser steps behind the weights that sampled it."""
+    is_truncated: bool
+    """Stopped by the length limit instead of an end-of-sequence token."""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The completions of one prompt, parsed."""
+
+    record: PromptRecord
+    prompt_token_ids: tuple[int, ...]
+    completions_G: tuple[Completion, ...]
+    cells_G: tuple[ParsedCell, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredGroup:
+    """A group with one reward per completion."""
+
+    group: Group
+    rewards_G: tuple[float | None, ...]
+    """[G] weighted total; None where every reward abstained."""
+    components: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    """Reward name to [G] unweighted scores."""
+    diagnostics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """'<reward>/<name>' to [G] figures that explain a score; never trained on."""

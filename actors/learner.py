@@ -8,6 +8,7 @@ Shape suffixes: B rows, T completion tokens, P prompts, G completions of one pro
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from c2s_rl.grpo.roles import PublishedWeights
 
 logger = logging.getLogger(__name__)
 
+LOOPBACK = "127.0.0.1"
+
 
 class LearnerConfig(FrozenConfig):
     """Optimiser and sharding of the policy."""
@@ -38,15 +41,25 @@ class LearnerConfig(FrozenConfig):
     warmup_steps: int = Field(0, ge=0, description="Steps over which the rate rises from 0")
     weight_decay: float = Field(0.0, ge=0, description="AdamW decay")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm")
-    micro_batch_tokens: int = Field(
-        8192, ge=1, description="Padded tokens a forward pass may hold"
-    )
+    micro_batch_tokens: int = Field(8192, ge=1, description="Padded tokens a forward pass may hold")
     num_cpus: float = Field(1.0, ge=0, description="Ray CPUs a rank reserves")
     num_gpus: float = Field(0.0, ge=0, description="Ray GPUs a rank reserves; 0 runs on CPU")
     num_threads: int | None = Field(
         None, ge=1, description="Threads a rank on CPU; default: the cores divided by the ranks"
     )
     deadline_s: float = Field(3600.0, gt=0, description="Longest wait for one step, seconds")
+
+
+@dataclass(frozen=True)
+class NodeAddress:
+    """Where an actor runs."""
+
+    node_id: str
+    """Ray's id of the node."""
+    host: str
+    """Address that other nodes reach it by."""
+    free_port: int
+    """A port nobody listened on when asked."""
 
 
 @dataclass(frozen=True)
@@ -108,25 +121,35 @@ class DeepSpeedLearnerRank:
     def __init__(
         self,
         policy: Path,
-        place: RankPlace,
         config: LearnerConfig,
         loss: LossConfig,
         temperature: float,
     ) -> None:
         self._config = config
         self._loss = loss
-        self._place = place
         self._device = torch.device("cuda" if config.num_gpus > 0 else "cpu")
         self._policy_folder = policy
-        self._start(temperature)
+        self._temperature = temperature
 
-    def _start(self, temperature: float) -> None:
+    def address(self) -> NodeAddress:
+        """Tell where this process runs and a port that is free there."""
+        import ray
+
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = int(probe.getsockname()[1])
+        return NodeAddress(
+            ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), port
+        )
+
+    def start(self, place: RankPlace) -> None:
+        """Join the other ranks, load the policy and build the DeepSpeed engine."""
         import deepspeed
         from transformers import AutoTokenizer
 
         from c2s_rl.models.policy import CompletionScorer, load_policy
 
-        place = self._place
+        self._place = place
         os.environ |= {
             "RANK": str(place.rank),
             "WORLD_SIZE": str(place.world_size),
@@ -134,12 +157,13 @@ class DeepSpeedLearnerRank:
             "MASTER_ADDR": place.master_address,
             "MASTER_PORT": str(place.master_port),
         }
+        if place.master_address == LOOPBACK:
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         backend = "nccl" if self._device.type == "cuda" else "gloo"
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
-        dtype = getattr(torch, self._config.dtype)
-        model = load_policy(self._policy_folder, dtype)
+        model = load_policy(self._policy_folder, self._config.dtype)
         # Evaluation mode: dropout would make the policy another one than the sampler's.
-        self._scorer = CompletionScorer(model, temperature).eval()
+        self._scorer = CompletionScorer(model, self._temperature).eval()
         tokenizer = AutoTokenizer.from_pretrained(self._policy_folder, local_files_only=True)
         self._pad_id = int(tokenizer.pad_token_id or 0)
         optimizer = torch.optim.AdamW(
@@ -150,12 +174,9 @@ class DeepSpeedLearnerRank:
         )
         self._reference: torch.nn.Module | None = None
         if self._loss.beta > 0:
-            frozen = CompletionScorer(load_policy(self._policy_folder, dtype), temperature)
-            self._reference = frozen.eval().requires_grad_(requires_grad=False).to(self._device)
-
-    def ready(self) -> bool:
-        """Answer once the rank is up."""
-        return True
+            frozen = load_policy(self._policy_folder, self._config.dtype)
+            reference = CompletionScorer(frozen, self._temperature).to(self._device)
+            self._reference = reference.eval().requires_grad_(requires_grad=False)
 
     def learn(self, batch: RankBatch) -> RankStats:
         """Take one optimiser step together with the other ranks."""

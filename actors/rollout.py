@@ -56,9 +56,10 @@ class VLLMRolloutWorker:
         sampling: SamplingConfig,
         config: RolloutConfig,
     ) -> None:
-        from actors.weight_sync import BACKEND, register
         from vllm import LLM
         from vllm.config.weight_transfer import WeightTransferConfig
+
+        from actors.weight_sync import BACKEND, register
 
         register()
         is_cpu = config.num_gpus == 0
@@ -82,9 +83,12 @@ class VLLMRolloutWorker:
         self._tokenizer = self._llm.get_tokenizer()
         self._max_model_len = int(self._llm.llm_engine.model_config.max_model_len)
 
-    def ready(self) -> bool:
-        """Answer once the engine is up."""
-        return True
+    def node(self) -> str:
+        """Answer, once the engine is up, with the id of the node it runs on."""
+        import ray
+
+        node_id: str = ray.get_runtime_context().get_node_id()
+        return node_id
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[Group]:
         """Sample one group a request, in the order of the requests.

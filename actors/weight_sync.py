@@ -20,6 +20,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
 from c2s_rl.errors import WeightSyncError
+from c2s_rl.models.policy import DTYPES
 
 BACKEND = "c2s_shared_memory"
 
@@ -80,8 +81,8 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
 def repack_tied_head(model: torch.nn.Module) -> None:
     """Pack the LM head again where it shares the embedding's weights.
 
-    On CPU vLLM keeps a prepacked copy of each linear layer. A tied head is not in the checkpoint, so
-    the layerwise reload never repacks it and it would go on answering with the first weights.
+    On CPU vLLM keeps a prepacked copy of each linear layer. A tied head is not in the checkpoint,
+    so the layerwise reload never repacks it and it would go on answering with the first weights.
     """
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
     from vllm.platforms import current_platform
@@ -107,9 +108,8 @@ def read_shared(info: SharedMemoryUpdateInfo) -> Iterator[tuple[str, torch.Tenso
             f"in {info.location}"
         )
     for name, dtype_name, shape, offset in info.tensors:
-        dtype: torch.dtype = getattr(torch, dtype_name)
         count = int(torch.Size(shape).numel())
-        view = torch.frombuffer(buffer, dtype=dtype, count=count, offset=offset)
+        view = torch.frombuffer(buffer, dtype=DTYPES[dtype_name], count=count, offset=offset)
         yield name, view.reshape(shape).clone()
 
 

@@ -96,7 +96,7 @@ def score_checked(reward: Reward, batch: RewardBatch, name: str) -> RewardResult
     place = f"reward {name!r} on prompts {[g.record.prompt_id for g in batch.groups]}"
     try:
         result = reward.score(batch)
-    except Exception as error:  # noqa: BLE001 plug-in code may raise anything; it is reported as is
+    except Exception as error:
         raise RewardError(
             f"a reward must not raise, got {type(error).__name__}: {error} in {place}"
         ) from error

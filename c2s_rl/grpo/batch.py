@@ -6,7 +6,7 @@ Shape suffixes: B rows of a micro-batch, L = prompt + completion tokens, T compl
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 
@@ -50,7 +50,15 @@ class PaddedBatch:
 
     def to(self, device: torch.device) -> "PaddedBatch":
         """Copy every tensor to a device."""
-        return PaddedBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return PaddedBatch(
+            input_ids_B_L=self.input_ids_B_L.to(device),
+            attention_mask_B_L=self.attention_mask_B_L.to(device),
+            prompt_lengths_B=self.prompt_lengths_B.to(device),
+            completion_ids_B_T=self.completion_ids_B_T.to(device),
+            mask_B_T=self.mask_B_T.to(device),
+            rollout_logprobs_B_T=self.rollout_logprobs_B_T.to(device),
+            advantages_B=self.advantages_B.to(device),
+        )
 
 
 def rows_of(groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> list[Row]:
@@ -75,7 +83,7 @@ def rows_of(groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> l
 def split_between_ranks(groups: Sequence[Group], num_ranks: int) -> list[list[int]]:
     """Give every rank whole groups of about equal token counts.
 
-    Greedy longest-first; ties go to the lowest rank, so that the result is a function of the groups.
+    Greedy, longest first; ties go to the lowest rank, so that the result depends on nothing else.
 
     Returns:
         [num_ranks] lists of indices into `groups`, each ascending.

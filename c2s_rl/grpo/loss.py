@@ -19,7 +19,7 @@ class LossConfig(FrozenConfig):
     beta: float = Field(
         5e-3, ge=0, description="Weight of KL(policy || reference); 0 keeps no reference at all"
     )
-    scale_by_std: bool = Field(True, description="Divide a group's advantages by their std")
+    scale_by_std: bool = Field(default=True, description="Divide a group's advantages by their std")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ def k3_kl(policy_logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> to
     return torch.exp(log_ratio) - log_ratio - 1.0
 
 
-def grpo_loss(  # noqa: PLR0913 the objective has exactly these inputs
+def grpo_loss(
     config: LossConfig,
     *,
     policy_logprobs_B_T: torch.Tensor,

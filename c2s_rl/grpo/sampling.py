@@ -6,7 +6,7 @@ from c2s_rl.config import FrozenConfig
 
 
 class SamplingConfig(FrozenConfig):
-    """The sampling distribution. There is no top-p or top-k: what is optimised is what is sampled."""
+    """The sampling distribution; no top-p or top-k, for what is sampled is what is optimised."""
 
     group_size: int = Field(8, ge=2, description="G, completions a prompt")
     max_tokens: int = Field(256, ge=1, description="Longest completion, in tokens")

@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from c2s_rl.errors import MissingFileError
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 class CompletionScorer(nn.Module):
     """Wraps a causal language model so that its forward pass gives completion log-probabilities.
@@ -62,13 +64,16 @@ class CompletionScorer(nn.Module):
         rows_B_1 = torch.arange(len(positions_B_T), device=kept.device).unsqueeze(1)
         logits_B_T_V = logits_B_K_V[rows_B_1, positions_B_T].float() / self.temperature
         chosen_B_T = logits_B_T_V.gather(2, completion_ids_B_T.unsqueeze(2)).squeeze(2)
-        return chosen_B_T - torch.logsumexp(logits_B_T_V, dim=2)
+        logprobs_B_T: torch.Tensor = chosen_B_T - torch.logsumexp(logits_B_T_V, dim=2)
+        return logprobs_B_T
 
 
-def load_policy(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+def load_policy(folder: Path, dtype: str) -> PreTrainedModel:
     """Load a Hugging Face causal language model from a local folder, without network.
 
-    Dropout is switched off by evaluation mode of the caller, not here.
+    Args:
+        folder: Holds config.json and safetensors.
+        dtype: A key of `DTYPES`.
 
     Raises:
         MissingFileError: If the folder holds no model.
@@ -76,6 +81,6 @@ def load_policy(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     if not (folder / "config.json").is_file():
         raise MissingFileError(f"a policy must be a folder with a config.json, got {folder}")
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True
+        folder, dtype=DTYPES[dtype], local_files_only=True
     )
     return model

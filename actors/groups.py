@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import ray
 from ray.actor import ActorHandle
@@ -29,6 +30,8 @@ from c2s_rl.grpo.roles import LearnBatch, LearnStats, PublishedWeights, RolloutR
 from c2s_rl.types import Group, ScoredGroup
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class RolloutPool:
@@ -69,7 +72,7 @@ class RewardPool:
     def ready(self) -> None:
         """Wait until every plug-in is loaded."""
         wait_all(
-            [worker.ready.remote() for worker in self._workers],
+            [worker.ready.remote() for worker in self.workers],
             deadline_s=self._config.deadline_s,
             peer="reward workers (start)",
         )
@@ -78,12 +81,12 @@ class RewardPool:
         """Score every group, in order; None marks a group whose reward failed after retries."""
         # Groups of one condition stay together: some rewards compare all of them.
         conditions = list(dict.fromkeys(group.record.condition for group in groups))
-        num_workers = len(self._workers)
+        num_workers = len(self.workers)
         shares: list[list[int]] = [[] for _ in range(num_workers)]
         for index, group in enumerate(groups):
             shares[conditions.index(group.record.condition) % num_workers].append(index)
         calls = [
-            self._workers[w].score.remote([groups[i] for i in share])
+            self.workers[w].score.remote([groups[i] for i in share])
             for w, share in enumerate(shares)
         ]
         results: dict[int, ScoredGroup | None] = {}
@@ -99,7 +102,7 @@ class RewardPool:
     def _retry(self, worker: int, group: Group, step: int) -> ScoredGroup | None:
         for _ in range(self._config.max_retries):
             try:
-                ((scored,),) = self._wait(worker, self._workers[worker].score.remote([group]))
+                ((scored,),) = self._wait(worker, self.workers[worker].score.remote([group]))
             except (RewardError, DeadlineError, StageError) as error:
                 logger.warning("step %d: %s", step, error)
             else:
@@ -113,8 +116,8 @@ class RewardPool:
         try:
             return wait_all([call], deadline_s=self._config.deadline_s, peer="a reward worker")
         except (DeadlineError, StageError):
-            ray.kill(self._workers[worker])
-            self._workers[worker] = self._start_worker()
+            ray.kill(self.workers[worker])
+            self.workers[worker] = self._start_worker()
             raise
 
 
@@ -153,7 +156,9 @@ class LearnerGroup:
 
     def start(self) -> str:
         """Let the ranks find each other and load the policy; return the node id of rank 0."""
-        addresses: list[NodeAddress] = self._all("address")
+        addresses: list[NodeAddress] = self._wait(
+            [r.address.remote() for r in self._ranks], "start"
+        )
         first = addresses[0]
         is_one_node = len({address.node_id for address in addresses}) == 1
         host = LOOPBACK if is_one_node else first.host
@@ -161,10 +166,9 @@ class LearnerGroup:
             RankPlace(rank, len(self._ranks), host, first.free_port)
             for rank in range(len(self._ranks))
         ]
-        wait_all(
+        self._wait(
             [r.start.remote(place) for r, place in zip(self._ranks, places, strict=True)],
-            deadline_s=self._config.deadline_s,
-            peer="learner ranks (start)",
+            "start",
         )
         return first.node_id
 
@@ -178,13 +182,12 @@ class LearnerGroup:
         lr = self._rate.at(batch.step)
         num_completions = sum(len(share) for share in rows)
         num_passes = self._num_passes(rows)
-        stats: list[RankStats] = wait_all(
+        stats: list[RankStats] = self._wait(
             [
                 rank.learn.remote(RankBatch(tuple(share), num_completions, num_passes, lr))
                 for rank, share in zip(self._ranks, rows, strict=True)
             ],
-            deadline_s=self._config.deadline_s,
-            peer="learner ranks (step)",
+            "step",
         )
         return LearnStats(learn_figures(stats) | {"lr": lr})
 
@@ -197,10 +200,9 @@ class LearnerGroup:
             for share in shares
         ]
         num_passes = self._num_passes(rows)
-        answers = wait_all(
+        answers = self._wait(
             [r.logprobs.remote(s, num_passes) for r, s in zip(self._ranks, rows, strict=True)],
-            deadline_s=self._config.deadline_s,
-            peer="learner ranks (scoring)",
+            "scoring",
         )
         result: list[list[list[float]]] = [[] for _ in groups]
         for share, answer in zip(shares, answers, strict=True):
@@ -213,23 +215,24 @@ class LearnerGroup:
 
     def publish(self, version: int) -> PublishedWeights:
         """Make the current weights readable by rollout workers on rank 0's node."""
-        handles: list[PublishedWeights] = self._all("publish", self._weights_path, version)
+        handles: list[PublishedWeights] = self._wait(
+            [r.publish.remote(self._weights_path, version) for r in self._ranks], "publish"
+        )
         return handles[0]
 
     def save(self, folder: Path) -> None:
         """Write policy, optimiser and random states of every rank into an existing folder."""
-        self._all("save", folder.absolute())
+        self._wait([r.save.remote(folder.absolute()) for r in self._ranks], "save")
 
     def load(self, folder: Path) -> None:
         """Restore exactly what `save` wrote."""
-        self._all("load", folder.absolute())
+        self._wait([r.load.remote(folder.absolute()) for r in self._ranks], "load")
 
     def _num_passes(self, rows: Sequence[Sequence[Row]]) -> int:
         return max(len(micro_batches(share, self._config.micro_batch_tokens)) for share in rows)
 
-    def _all(self, method: str, *arguments: object) -> list:
-        calls = [rank.call.remote(method, *arguments) for rank in self._ranks]
-        return wait_all(calls, deadline_s=self._config.deadline_s, peer=f"learner ranks ({method})")
+    def _wait(self, calls: "Sequence[ray.ObjectRef[T]]", what: str) -> list[T]:
+        return wait_all(calls, deadline_s=self._config.deadline_s, peer=f"learner ranks ({what})")
 
 
 def learn_figures(stats: Sequence[RankStats]) -> dict[str, float]:

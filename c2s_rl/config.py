@@ -5,6 +5,8 @@ one. YAML 1.2 has no surprises for biology: `NO` and `SEPT1` stay strings and `1
 """
 
 import difflib
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar, get_args
@@ -83,6 +85,25 @@ def apply_overrides(data: dict[str, JsonValue], overrides: Sequence[str]) -> dic
 
 def _copy_sections(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return {k: _copy_sections(v) if isinstance(v, dict) else v for k, v in data.items()}
+
+
+def expand_variables(path: str) -> str:
+    """Replace every ${NAME} of a path by the environment variable NAME.
+
+    Raises:
+        ConfigError: If the variable is not set or is empty.
+    """
+
+    def value_of(match: re.Match[str]) -> str:
+        value = os.environ.get(match[1], "")
+        if not value:
+            raise ConfigError(
+                f"a path may use only environment variables that are set, got no {match[1]} "
+                f"for {path!r}; set {match[1]} or give the path itself"
+            )
+        return value
+
+    return re.sub(r"\$\{(\w+)\}", value_of, path)
 
 
 def validate(model: type[ModelT], data: JsonValue, source: str) -> ModelT:

@@ -10,13 +10,14 @@ Shape suffixes: B completions, N genes of a program, K genes of one cell.
 from collections.abc import Sequence
 from enum import StrEnum
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from c2s_rl.cells.jit import kernel
 from c2s_rl.types import IntArray
 
 DoubleArray = npt.NDArray[np.float64]
+IndexArray = npt.NDArray[np.int64]
 
 
 class TauVariant(StrEnum):
@@ -51,7 +52,7 @@ def kendall_tau(x: npt.ArrayLike, y: npt.ArrayLike, *, variant: TauVariant | str
     x_N = np.asarray(x, dtype=np.float64)
     y_N = np.asarray(y, dtype=np.float64)
     _check_pair(x_N, y_N)
-    return float(_tau(x_N, y_N, TauVariant(variant) is TauVariant.B))
+    return _tau(x_N, y_N, TauVariant(variant) is TauVariant.B)
 
 
 def program_ranks(genes_K: IntArray, program_N: IntArray, num_vocabulary: int) -> IntArray:
@@ -75,8 +76,7 @@ def program_ranks(genes_K: IntArray, program_N: IntArray, num_vocabulary: int) -
     _check_indices(genes_K, num_vocabulary, "genes of a sentence")
     _check_indices(program_N, num_vocabulary, "genes of a program")
     position_V = np.zeros(num_vocabulary, dtype=np.int32)
-    ranks_N: IntArray = _ranks(_int32(genes_K), _int32(program_N), position_V)
-    return ranks_N
+    return _ranks(_int32(genes_K), _int32(program_N), position_V)
 
 
 def program_tau(
@@ -119,10 +119,8 @@ def program_tau(
     if control_genes_K is not None:
         control += program_ranks(control_genes_K, program, num_vocabulary)
     is_b = TauVariant(variant) is TauVariant.B
-    taus_B: DoubleArray = _program_tau(
-        genes, indptr, program, target - control, control, num_vocabulary, is_b
-    )
-    return taus_B
+    position_V = np.zeros(num_vocabulary, dtype=np.int32)
+    return _program_tau(genes, indptr, program, target - control, control, position_V, is_b)
 
 
 def pearson(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
@@ -179,7 +177,7 @@ def _int32(values: IntArray) -> IntArray:
     return np.ascontiguousarray(values, dtype=np.int32)
 
 
-def _flatten(cells: Sequence[IntArray]) -> tuple[IntArray, npt.NDArray[np.int64]]:
+def _flatten(cells: Sequence[IntArray]) -> tuple[IntArray, IndexArray]:
     """CSR-like pair (all genes, where each cell starts and ends)."""
     indptr = np.zeros(len(cells) + 1, dtype=np.int64)
     np.cumsum([len(cell) for cell in cells], out=indptr[1:])
@@ -187,18 +185,8 @@ def _flatten(cells: Sequence[IntArray]) -> tuple[IntArray, npt.NDArray[np.int64]
     return _int32(genes), indptr
 
 
-@numba.njit(cache=True, nogil=True)
-def _program_tau(genes, indptr, program_N, target_N, control_N, num_vocabulary, is_b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    position_V = np.zeros(num_vocabulary, dtype=np.int32)
-    taus_B = np.empty(len(indptr) - 1)
-    for b in range(len(taus_B)):
-        ranks_N = _ranks(genes[indptr[b] : indptr[b + 1]], program_N, position_V)
-        taus_B[b] = _tau(ranks_N - control_N, target_N, is_b)
-    return taus_B
-
-
-@numba.njit(cache=True, nogil=True)
-def _ranks(genes_K, program_N, position_V):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@kernel
+def _ranks(genes_K: IntArray, program_N: IntArray, position_V: IntArray) -> IntArray:
     """Ranks of the program; `position_V` is all zeros before and after, so that it is reused."""
     for k in range(len(genes_K)):
         position_V[genes_K[k]] = k + 1
@@ -211,49 +199,8 @@ def _ranks(genes_K, program_N, position_V):  # type: ignore[no-untyped-def]  # n
     return ranks_N
 
 
-@numba.njit(cache=True, nogil=True)
-def _tau(x_N, y_N, is_b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Knight's O(N log N) algorithm (doi:10.1080/01621459.1966.10480879): all-gene tau is cheap.
-
-    n_c - n_d = n_0 - n_x - n_y + n_xy - 2 n_d, with n_d the inversions of y sorted by (x, y).
-    """
-    if np.isnan(x_N).any() or np.isnan(y_N).any():
-        return np.nan
-    n = len(x_N)
-    order = np.argsort(y_N, kind="mergesort")
-    order = order[np.argsort(x_N[order], kind="mergesort")]
-    x = x_N[order]
-    y = y_N[order]
-    num_pairs = n * (n - 1) // 2
-    ties_x, ties_xy = _tied_pairs(x, y)
-    num_discordant = _sort_counting_inversions(y)
-    ties_y, _ = _tied_pairs(y, y)
-    if num_pairs in (ties_x, ties_y):
-        return np.nan
-    difference = num_pairs - ties_x - ties_y + ties_xy - 2 * num_discordant
-    if not is_b:
-        return difference / num_pairs
-    tau = difference / np.sqrt(num_pairs - ties_x) / np.sqrt(num_pairs - ties_y)
-    return min(1.0, max(-1.0, tau))  # rounding may leave 1 + 2e-16
-
-
-@numba.njit(cache=True, nogil=True)
-def _tied_pairs(x, y):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Pairs of equal x, and pairs equal in both, in values sorted by (x, y)."""
-    ties_x, ties_xy, run_x, run_xy = 0, 0, 1, 1
-    for i in range(1, len(x)):
-        is_tied_x = x[i] == x[i - 1]
-        is_tied_xy = is_tied_x and y[i] == y[i - 1]
-        # The r-th member of a run is tied with the r - 1 before it.
-        run_x = run_x + 1 if is_tied_x else 1
-        run_xy = run_xy + 1 if is_tied_xy else 1
-        ties_x += run_x - 1
-        ties_xy += run_xy - 1
-    return ties_x, ties_xy
-
-
-@numba.njit(cache=True, nogil=True)
-def _sort_counting_inversions(y):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@kernel
+def _sort_counting_inversions(y: DoubleArray) -> int:
     """Sort `y` in place by bottom-up merging; return how many pairs stood in falling order."""
     n = len(y)
     spare = np.empty_like(y)
@@ -275,3 +222,61 @@ def _sort_counting_inversions(y):  # type: ignore[no-untyped-def]  # noqa: ANN00
         y[:] = spare
         width *= 2
     return num_inversions
+
+
+@kernel
+def _tied_pairs(x: DoubleArray, y: DoubleArray) -> tuple[int, int]:
+    """Pairs of equal x, and pairs equal in both, in values sorted by (x, y)."""
+    ties_x, ties_xy, run_x, run_xy = 0, 0, 1, 1
+    for i in range(1, len(x)):
+        is_tied_x = x[i] == x[i - 1]
+        is_tied_xy = is_tied_x and y[i] == y[i - 1]
+        # The r-th member of a run is tied with the r - 1 before it.
+        run_x = run_x + 1 if is_tied_x else 1
+        run_xy = run_xy + 1 if is_tied_xy else 1
+        ties_x += run_x - 1
+        ties_xy += run_xy - 1
+    return ties_x, ties_xy
+
+
+@kernel
+def _tau(x_N: DoubleArray, y_N: DoubleArray, is_b: bool) -> float:  # noqa: FBT001 - no keywords in numba
+    """Knight's O(N log N) algorithm (doi:10.1080/01621459.1966.10480879): all-gene tau is cheap.
+
+    n_c - n_d = n_0 - n_x - n_y + n_xy - 2 n_d, with n_d the inversions of y sorted by (x, y).
+    """
+    if np.isnan(x_N).any() or np.isnan(y_N).any():
+        return np.nan
+    n = len(x_N)
+    order = np.argsort(y_N, kind="mergesort")
+    order = order[np.argsort(x_N[order], kind="mergesort")]
+    x = x_N[order]
+    y = y_N[order]
+    num_pairs = n * (n - 1) // 2
+    ties_x, ties_xy = _tied_pairs(x, y)
+    num_discordant = _sort_counting_inversions(y)
+    ties_y, _ = _tied_pairs(y, y)
+    if num_pairs in (ties_x, ties_y):
+        return np.nan
+    difference = num_pairs - ties_x - ties_y + ties_xy - 2 * num_discordant
+    if not is_b:
+        return difference / num_pairs
+    tau = difference / np.sqrt(num_pairs - ties_x) / np.sqrt(num_pairs - ties_y)
+    return float(min(1.0, max(-1.0, tau)))  # rounding may leave 1 + 2e-16
+
+
+@kernel
+def _program_tau(
+    genes: IntArray,
+    indptr: IndexArray,
+    program_N: IntArray,
+    target_N: DoubleArray,
+    control_N: DoubleArray,
+    position_V: IntArray,
+    is_b: bool,  # noqa: FBT001 - no keywords in numba
+) -> DoubleArray:
+    taus_B = np.empty(len(indptr) - 1)
+    for b in range(len(taus_B)):
+        ranks_N = _ranks(genes[indptr[b] : indptr[b + 1]], program_N, position_V)
+        taus_B[b] = _tau(ranks_N - control_N, target_N, is_b)
+    return taus_B

@@ -18,7 +18,7 @@ from string import Formatter
 from pydantic import Field, JsonValue, field_validator
 
 from c2s_rl.cells.sentence import stable_hash
-from c2s_rl.config import FrozenConfig, load_yaml, parse_yaml, validate
+from c2s_rl.config import FrozenConfig, expand_variables, load_yaml, parse_yaml, validate
 from c2s_rl.errors import ConfigError
 from c2s_rl.prompts.tasks import TASK_RULES, PromptFacts
 from c2s_rl.types import Task
@@ -82,20 +82,20 @@ def load_templates(task: Task, path: Path | None = None) -> TemplateSet:
 
     Args:
         task: The task.
-        path: A template file of the user's own; None takes the shipped one.
+        path: A template file of the user's own, ${VARIABLES} allowed; None takes the shipped one.
 
     Raises:
         MissingFileError: If `path` does not exist.
-        ConfigError: If the file belongs to another task, or a phrasing uses an unknown
-            placeholder or lacks a required one.
+        ConfigError: If `path` names an unset variable, the file belongs to another task, or a
+            phrasing uses an unknown placeholder or lacks a required one.
     """
     if path is None:
         shipped = files("c2s_rl.prompts") / "templates" / f"{task}.yaml"
         source = f"{task}.yaml (shipped)"
         data = parse_yaml(shipped.read_text(encoding="utf-8"), source)
     else:
-        source = str(path)
-        data = _as_json(load_yaml(path))
+        source = expand_variables(str(path))
+        data = _as_json(load_yaml(Path(source)))
     content = validate(TemplateFile, data, source)
     if content.task is not task:
         raise ConfigError(f"a template file for {task} must set it, got {content.task} in {source}")

@@ -121,6 +121,15 @@ def test_missing_template_file_is_refused(tmp_path: Path) -> None:
         load_templates(Task.CELL_GENERATION, tmp_path / "none.yaml")
 
 
+def test_path_may_use_an_environment_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation(tmp_path, "A {cell_type}:")
+    monkeypatch.setenv("TEMPLATES", str(tmp_path))
+    path = Path("${TEMPLATES}/mine.yaml")
+    assert load_templates(Task.CELL_GENERATION, path).prompts == ("A {cell_type}:",)
+
+
 def test_own_file_replaces_the_shipped_one_for_its_task_only(tmp_path: Path) -> None:
     tasks = (Task.CELL_GENERATION, Task.CELL_TYPE_ANNOTATION)
     own = {Task.CELL_GENERATION: generation(tmp_path, "A {cell_type}:")}

@@ -66,6 +66,8 @@ class MetricInfo:
     """Which way it improves."""
     decimals: int = 3
     """Digits after the point that are worth printing."""
+    is_share: bool = False
+    """Printed in percent."""
 
 
 METRICS: Mapping[Metric, MetricInfo] = {
@@ -97,20 +99,36 @@ METRICS: Mapping[Metric, MetricInfo] = {
         "gene overlap",
         "Share of the target's top genes that the answer names, in any order.",
         Better.HIGHER,
+        decimals=1,
+        is_share=True,
     ),
     Metric.VALIDITY: MetricInfo(
         "valid words",
         "Share of words that are a known gene symbol, named for the first time.",
         Better.HIGHER,
+        decimals=1,
+        is_share=True,
     ),
     Metric.DUPLICATE_RATE: MetricInfo(
-        "repeated genes", "Share of words that repeat a gene already named.", Better.LOWER
+        "repeated genes",
+        "Share of words that repeat a gene already named.",
+        Better.LOWER,
+        decimals=1,
+        is_share=True,
     ),
     Metric.UNKNOWN_RATE: MetricInfo(
-        "unknown words", "Share of words that are no gene symbol of the data set.", Better.LOWER
+        "unknown words",
+        "Share of words that are no gene symbol of the data set.",
+        Better.LOWER,
+        decimals=1,
+        is_share=True,
     ),
     Metric.TRUNCATED_RATE: MetricInfo(
-        "cut off", "Share of answers that hit the length limit before they ended.", Better.LOWER
+        "cut off",
+        "Share of answers that hit the length limit before they ended.",
+        Better.LOWER,
+        decimals=1,
+        is_share=True,
     ),
     Metric.NUM_WORDS: MetricInfo("length", "Words in an answer.", Better.NEITHER, decimals=1),
 }

@@ -1,14 +1,19 @@
-"""What a reward is: a class with a `scope` and one method, `score`.
+"""What a reward is: a class with a `scope`, `Options` and one method, `score`.
 
 Shape suffixes: G completions of one prompt, B = all completions of a batch, group after group.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+import numpy as np
 
 from c2s_rl.cells.vocabulary import Vocabulary
+from c2s_rl.config import FrozenConfig
+from c2s_rl.errors import RewardError
 from c2s_rl.types import Group, ParsedCell, PromptRecord
 
 
@@ -64,9 +69,48 @@ class RewardResult:
 
 
 class Reward(Protocol):
-    """A reward plug-in."""
+    """A reward, ready to score."""
 
-    scope: RewardScope
+    scope: ClassVar[RewardScope]
 
     def score(self, batch: RewardBatch) -> RewardResult:
         """Score every completion of the batch; bad answers score low, they do not raise."""
+
+
+class RewardPlugin(Reward, Protocol):
+    """A reward's class: what `load_reward` needs to build it from YAML."""
+
+    Options: ClassVar[type[FrozenConfig]]
+
+    def __init__(self, options: FrozenConfig) -> None:
+        """Take the validated options; files are read and models loaded here, not in `score`."""
+
+
+def score_checked(reward: Reward, batch: RewardBatch, name: str) -> RewardResult:
+    """Call a plug-in and check what it gives back, so that a failure never becomes a number.
+
+    Raises:
+        RewardError: If the plug-in raises, or a score is not a finite number, or the scores or a
+            diagnostic are not one per completion; names the reward and the prompts.
+    """
+    place = f"reward {name!r} on prompts {[g.record.prompt_id for g in batch.groups]}"
+    try:
+        result = reward.score(batch)
+    except Exception as error:
+        raise RewardError(
+            f"a reward must not raise, got {type(error).__name__}: {error} in {place}"
+        ) from error
+    if not isinstance(result, RewardResult):
+        raise RewardError(f"a reward must return a RewardResult, got {result!r} from {place}")
+    for what, values in {"scores": result.scores, **result.diagnostics}.items():
+        if len(values) != len(batch):
+            raise RewardError(
+                f"a reward must give one value per completion, got {len(values)} {what} "
+                f"for {len(batch)} from {place}"
+            )
+        for value in values:
+            if what == "scores" and value is None:
+                continue
+            if not isinstance(value, float | int | np.floating) or not math.isfinite(value):
+                raise RewardError(f"a reward must give finite numbers, got {value!r} from {place}")
+    return result

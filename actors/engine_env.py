@@ -1,0 +1,55 @@
+"""Environment variables that vLLM, DeepSpeed and PyTorch read when they are first imported.
+
+Ray gives them to an actor through its runtime environment, before the actor's process imports
+anything.
+"""
+
+import os
+
+
+def num_cores() -> int:
+    """Cores this process may run on (respects CPU affinity)."""
+    return len(os.sched_getaffinity(0))
+
+
+def common_env(num_threads: int) -> dict[str, str]:
+    """Variables for every worker process.
+
+    Args:
+        num_threads: Intra-op threads. Ray sets OMP_NUM_THREADS=1 otherwise.
+    """
+    return {
+        "OMP_NUM_THREADS": str(num_threads),
+        "MKL_NUM_THREADS": str(num_threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        # Models and data are local: a lookup on a hub would only wait for a network.
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def learner_env(num_threads: int, *, is_cpu: bool) -> dict[str, str]:
+    """Variables for a DeepSpeed learner rank."""
+    env = common_env(num_threads) | {"DEEPSPEED_LOG_LEVEL": "error"}
+    return env | {"DS_ACCELERATOR": "cpu"} if is_cpu else env
+
+
+def rollout_env(num_threads: int, *, is_cpu: bool, kv_cache_gib: int) -> dict[str, str]:
+    """Variables for a vLLM rollout worker."""
+    env = common_env(num_threads) | {
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CONFIGURE_LOGGING": "1",
+        # The engine runs inside the actor: one process less to watch, and our weight-transfer
+        # engine is registered where the model lives.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    }
+    if is_cpu:
+        env |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
+            # Engine and learner take turns on the same cores; pinning would tie both to core 0.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        }
+    return env

@@ -1,0 +1,173 @@
+"""Rollout worker: one vLLM engine in one Ray actor, G seeded samples a prompt.
+
+Shape suffixes: G completions of one prompt.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from c2s_rl.cells.sentence import parse_cell
+from c2s_rl.cells.vocabulary import Vocabulary
+from c2s_rl.config import FrozenConfig
+from c2s_rl.errors import DataError
+from c2s_rl.grpo.roles import PublishedWeights, RolloutRequest
+from c2s_rl.grpo.sampling import SamplingConfig
+from c2s_rl.types import Completion, Group
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput, SamplingParams
+
+logger = logging.getLogger(__name__)
+
+# vLLM's smallest KV block on CPU: a prompt's prefix is shared in whole blocks only.
+CPU_BLOCK_SIZE = 32
+
+
+class RolloutConfig(FrozenConfig):
+    """One vLLM engine a worker."""
+
+    num_workers: int = Field(1, ge=1, description="Rollout workers, one engine each")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Engine precision")
+    kv_cache_gib: int = Field(2, ge=1, description="KV cache on CPU, GiB a worker")
+    gpu_memory_utilization: float = Field(
+        0.85, gt=0, le=1, description="Share of a GPU's memory that the engine may take"
+    )
+    max_num_seqs: int = Field(64, ge=1, description="Completions decoded at once")
+    max_model_len: int | None = Field(
+        None, ge=2, description="Longest prompt + completion, tokens; default: the model's own"
+    )
+    num_cpus: float = Field(1.0, ge=0, description="Ray CPUs a worker reserves")
+    num_gpus: float = Field(0.0, ge=0, description="Ray GPUs a worker reserves; 0 runs on CPU")
+    num_threads: int | None = Field(None, ge=1, description="Threads on CPU; default: all cores")
+    deadline_s: float = Field(1800.0, gt=0, description="Longest wait for one batch, seconds")
+
+
+class VLLMRolloutWorker:
+    """Samples groups; lives in its own process."""
+
+    def __init__(
+        self,
+        policy: Path,
+        vocabulary: Vocabulary,
+        sampling: SamplingConfig,
+        config: RolloutConfig,
+    ) -> None:
+        from vllm import LLM
+        from vllm.config.weight_transfer import WeightTransferConfig
+
+        from actors.weight_sync import BACKEND, register
+
+        register()
+        is_cpu = config.num_gpus == 0
+        self._vocabulary = vocabulary
+        self._sampling = sampling
+        self._version = 0
+        self._llm = LLM(
+            str(policy),
+            dtype=config.dtype,
+            # Compiling costs minutes and buys nothing for small models on CPU.
+            enforce_eager=is_cpu,
+            block_size=CPU_BLOCK_SIZE if is_cpu else None,
+            # Per-request seeds on CPU fail when a prefill is cut between scheduler steps.
+            enable_chunked_prefill=None if not is_cpu else False,
+            max_model_len=config.max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            gpu_memory_utilization=config.gpu_memory_utilization,
+            logprobs_mode="processed_logprobs",
+            weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+        )
+        self._tokenizer = self._llm.get_tokenizer()
+        self._max_model_len = int(self._llm.llm_engine.model_config.max_model_len)
+
+    def node(self) -> str:
+        """Answer, once the engine is up, with the id of the node it runs on."""
+        import ray
+
+        node_id: str = ray.get_runtime_context().get_node_id()
+        return node_id
+
+    def generate(self, requests: Sequence[RolloutRequest]) -> list[Group]:
+        """Sample one group a request, in the order of the requests.
+
+        Raises:
+            DataError: If a prompt and the longest completion do not fit the model's context.
+        """
+        prompt_ids = [self._encode(request) for request in requests]
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": list(ids)} for ids in prompt_ids],
+            [self._params(request.seed) for request in requests],
+            use_tqdm=False,
+        )
+        return [
+            self._group(request, ids, output)
+            for request, ids, output in zip(requests, prompt_ids, outputs, strict=True)
+        ]
+
+    def update_weights(self, weights: PublishedWeights) -> None:
+        """Load a published version and forget what was cached under the former weights."""
+        info = {
+            "location": weights.location,
+            "num_bytes": weights.num_bytes,
+            "checksum": weights.checksum,
+            "tensors": [(t.name, t.dtype, list(t.shape), t.offset) for t in weights.tensors],
+        }
+        self._llm.collective_rpc("start_weight_update")
+        self._llm.collective_rpc("update_weights", kwargs={"update_info": info})
+        self._llm.collective_rpc("finish_weight_update")
+        self._llm.reset_prefix_cache()
+        self._version = weights.version
+
+    def _encode(self, request: RolloutRequest) -> tuple[int, ...]:
+        ids = tuple(self._tokenizer.encode(request.record.prompt, add_special_tokens=False))
+        needed = len(ids) + self._sampling.max_tokens
+        if needed > self._max_model_len:
+            raise DataError(
+                f"prompt + sampling.max_tokens must be at most {self._max_model_len} tokens "
+                f"(the model's context), got {len(ids)} + {self._sampling.max_tokens} "
+                f"for prompt {request.record.prompt_id!r}"
+            )
+        return ids
+
+    def _params(self, seed: int) -> "SamplingParams":
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            n=self._sampling.group_size,
+            temperature=self._sampling.temperature,
+            max_tokens=self._sampling.max_tokens,
+            seed=seed,
+            logprobs=0,  # 0 alternatives: the sampled token's own log-probability only
+        )
+
+    def _group(
+        self, request: RolloutRequest, prompt_ids: tuple[int, ...], output: "RequestOutput"
+    ) -> Group:
+        completions: list[Completion] = []
+        # vLLM returns the n samples in order of finishing; their index makes the order stable
+        for sample in sorted(output.outputs, key=lambda sample: sample.index):
+            logprobs = tuple(
+                entry[token].logprob
+                for token, entry in zip(sample.token_ids, sample.logprobs, strict=True)
+            )
+            completions.append(
+                Completion(
+                    text=sample.text,
+                    token_ids_T=tuple(sample.token_ids),
+                    rollout_logprobs_T=logprobs,
+                    policy_version=self._version,
+                    is_truncated=sample.finish_reason == "length",
+                )
+            )
+        return Group(
+            record=request.record,
+            prompt_token_ids=prompt_ids,
+            completions_G=tuple(completions),
+            cells_G=tuple(
+                parse_cell(c.text, self._vocabulary, is_truncated=c.is_truncated)
+                for c in completions
+            ),
+        )

@@ -1,0 +1,33 @@
+"""How much of a completion is genes of the vocabulary, each written once."""
+
+from pydantic import Field
+
+from c2s_rl.config import FrozenConfig
+from rewards.base import RewardBatch, RewardResult, RewardScope
+
+
+class ValidityOptions(FrozenConfig):
+    """What a full answer is."""
+
+    num_genes: int = Field(ge=1, description="Genes that an answer should hold")
+
+
+class ValidityReward:
+    """Scores known, non-repeated genes.
+
+    reward = distinct known genes / max(words written, num_genes), in [0, 1]: an invented symbol, a
+    repeat and a missing gene each cost the same.
+    """
+
+    scope = RewardScope.GROUP
+    Options = ValidityOptions
+
+    def __init__(self, options: ValidityOptions) -> None:
+        self._num_genes = options.num_genes
+
+    def score(self, batch: RewardBatch) -> RewardResult:
+        """Score every completion; see the class for the formula."""
+        cells = [sample.cell for sample in batch.samples()]
+        return RewardResult(
+            tuple(len(c.genes_K) / max(c.num_words, self._num_genes) for c in cells)
+        )

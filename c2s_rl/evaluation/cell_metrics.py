@@ -22,9 +22,7 @@ from c2s_rl.cells.sentence import RankModel, sentence_to_expression
 from c2s_rl.evaluation.rank import (
     DoubleArray,
     TauVariant,
-    kendall_tau,
     pearson_rows,
-    program_ranks,
     program_tau,
 )
 from c2s_rl.types import IntArray, ParsedCell, PromptRecord
@@ -266,20 +264,16 @@ def _tau(
     *,
     control: IntArray | None = None,
 ) -> AnswerScores:
-    taus_B = program_tau(
-        cells,
+    taus = program_tau(
+        [*cells, target],
         target,
         genes_N,
         num_vocabulary=yardstick.num_vocabulary,
         variant=yardstick.variant,
         control_genes_K=control,
     )
-    ranks_N = program_ranks(target, genes_N, yardstick.num_vocabulary)
-    if control is not None:
-        ranks_N = ranks_N - program_ranks(control, genes_N, yardstick.num_vocabulary)
-    return _settle(
-        taus_B, is_target_flat=bool(np.isnan(kendall_tau(ranks_N, ranks_N, variant="b")))
-    )
+    # The target against itself is nan only when it has no order to be compared with.
+    return _settle(taus[:-1], is_target_flat=bool(np.isnan(taus[-1])))
 
 
 def _pearson_scores(

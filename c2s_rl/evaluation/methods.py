@@ -123,7 +123,7 @@ def ceilings(records_P: Sequence[PromptRecord], real: RealCells, drawing: Drawin
 def _draw(
     record: PromptRecord, real: RealCells, rows: Sequence[int], drawing: Drawing
 ) -> tuple[ParsedCell, ...]:
-    """Draw different cells by a generator of this prompt alone, whatever other prompts there are."""
+    """Draw different cells, by a generator of this prompt alone."""
     rng = np.random.default_rng(stable_hash(f"draw|{record.prompt_id}", drawing.seed))
     picked = rng.permutation(len(rows))[: drawing.num_draws]
     return _as_answers([real.cells.genes_of(rows[pick]) for pick in picked.tolist()], drawing)

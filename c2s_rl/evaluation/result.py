@@ -92,6 +92,9 @@ class Evaluation(_Frozen):
     num_genes: int = Field(description="Genes that a sentence is asked for.")
     samples_per_prompt: int = Field(description="Answers that a policy gives to each prompt.")
     conditions: dict[str, int] = Field(description="Held-out condition to its number of prompts.")
+    unseen_conditions: tuple[str, ...] = Field(
+        description="Those of them that no training prompt asks for."
+    )
     bootstrap_draws: int = Field(description="Draws behind every interval.")
     seed: int = Field(description="Seed of prompts, baselines and bootstrap.")
     skipped: dict[str, int] = Field(description="Reason to the held-out prompts not evaluated.")

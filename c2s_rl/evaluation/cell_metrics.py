@@ -88,7 +88,10 @@ METRICS: Mapping[Metric, MetricInfo] = {
         Better.HIGHER,
     ),
     Metric.ALL_TAU: MetricInfo(
-        "all-gene tau", "Kendall's tau over every gene of the data set.", Better.HIGHER
+        "all-gene tau",
+        "Kendall's tau over every gene of the data set; genes that an answer does not name are "
+        "tied, so even a perfect answer stays far below 1.",
+        Better.HIGHER,
     ),
     Metric.ALL_PEARSON: MetricInfo(
         "all-gene r", "Pearson correlation over every gene of the data set.", Better.HIGHER

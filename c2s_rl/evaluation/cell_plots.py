@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from c2s_rl.cells.sentence import RankForm, RankModel
-from c2s_rl.data.shards import CellTable
+from c2s_rl.data.cell_table import CellTable
 from c2s_rl.evaluation.cell_map import REAL, CellMap
 from c2s_rl.evaluation.plots import (
     POLICY_COLOURS,

@@ -21,7 +21,7 @@ from c2s_rl.evaluation.result import PRIMARY, Evaluation, MethodKind, MethodResu
 
 MAX_ROWS = 40  # more would not fit a page; the per-condition table has them all
 ALL = "All conditions"
-# Unfilled marks, so that a policy's filled one is never confused with them.
+# None is among the policies' marks.
 REFERENCE_MARKS = ("|", "x", "+", "<", ">", "1", "2")
 
 
@@ -126,6 +126,6 @@ def _caption(evaluation: Evaluation, num_rows: int) -> str:
     cut = f" {more} further conditions are in the table below." if more else ""
     return (
         f"{METRICS[PRIMARY].label.capitalize()} on held-out prompts, in brackets their number. "
-        "Filled marks with bars: policies with 95 % bootstrap intervals. Grey open marks: null "
+        "Coloured marks with bars: policies with 95 % bootstrap intervals. Grey marks: null "
         "baselines, and what real cells reach." + cut
     )

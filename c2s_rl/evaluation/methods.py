@@ -8,10 +8,10 @@ metrics, cut to the same number of genes as a policy is asked for:
 - shuffled: real cells of *other* conditions, of either side of the split, as if labels had been
   shuffled: realistic cells without knowledge of the condition.
 - copy control: the control cell of the prompt as the answer. Beaten by whoever knows a response.
-- ceiling: other real cells of the same condition, held out like the target: how well one real
-  cell stands for another.
-- real mean: the mean of those cells without the target's own. A policy that answers with the
-  typical cell of the condition can pass the ceiling; this is how far that leads.
+- real cell: the ceiling, real against real: other real cells of the same condition, held out like
+  the target. How well one real cell stands for another.
+- real mean: the mean of those cells. A policy that answers with the typical cell of its condition
+  can pass a single real cell, which carries noise of its own; this is how far that leads.
 
 Shape suffixes: P prompts, V vocabulary, K genes of one cell.
 """
@@ -30,14 +30,14 @@ from c2s_rl.types import Group, IntArray, ParsedCell, PromptRecord
 MEAN_CELL = "mean cell"
 SHUFFLED = "shuffled"
 COPY_CONTROL = "copy control"
-CEILING = "ceiling"
+REAL_CELL = "real cell"
 REAL_MEAN = "real mean"
 
 ABSENT_REASONS: Mapping[str, str] = {
     MEAN_CELL: "the prompts were read without their training side",
     SHUFFLED: "the corpus has no other condition",
     COPY_CONTROL: "these prompts hold no control cell to copy",
-    CEILING: "no condition has a second real held-out cell",
+    REAL_CELL: "no condition has a second real held-out cell",
     REAL_MEAN: "no condition has a second real held-out cell",
 }
 
@@ -96,7 +96,7 @@ def null_baselines(
 
 
 def ceilings(records_P: Sequence[PromptRecord], real: RealCells, drawing: Drawing) -> list[Method]:
-    """Ceiling and real mean: real cells of the same condition against the target."""
+    """Real cell and real mean: cells of the target's own condition against the target."""
     single_P, mean_P = [], []
     for record in records_P:
         rows = real.sibling_rows(record)
@@ -104,17 +104,17 @@ def ceilings(records_P: Sequence[PromptRecord], real: RealCells, drawing: Drawin
         mean_P.append(_as_answers([_order(real.mean(rows))], drawing))
     return [
         Method(
-            CEILING,
+            REAL_CELL,
             MethodKind.CEILING,
-            "Other single real held-out cells of the same condition: how well one real cell "
-            "stands for another.",
+            "Ceiling: other single real held-out cells of the same condition. How well one real "
+            "cell stands for another.",
             single_P,
         ),
         Method(
             REAL_MEAN,
             MethodKind.CEILING,
-            "The mean of the condition's other real held-out cells: how far answering with the "
-            "typical cell leads.",
+            "Ceiling for typical cells: the mean of the condition's other real held-out cells. "
+            "Averaging removes the noise of single cells, so it can pass 'real cell'.",
             mean_P,
         ),
     ]

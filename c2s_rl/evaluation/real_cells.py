@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from c2s_rl.cells.vocabulary import shown
-from c2s_rl.data.shards import CellTable
+from c2s_rl.data.cell_table import CellTable
 from c2s_rl.errors import DataError
 from c2s_rl.evaluation.rank import DoubleArray
 from c2s_rl.types import PromptRecord, Split

@@ -15,6 +15,7 @@ from c2s_rl.evaluation.rank import TauVariant
 SCHEMA_VERSION = 1
 PRIMARY = Metric.PROGRAM_TAU
 ABSENT = "-"
+NO_BREAK = "\N{NO-BREAK SPACE}"  # keeps a number and its unit on one line
 
 
 class _Frozen(BaseModel):
@@ -76,6 +77,7 @@ class Verdict(_Frozen):
 
     outcome: Outcome = Field(description="What the paired 95 % interval says.")
     headline: str = Field(description="One sentence with the numbers.")
+    is_at_a_price: bool = Field(default=False, description="A guard metric became worse.")
     price: str = Field(description="What became worse beside it, or that nothing did.")
     scale: str = Field(description="Where null baselines and ceiling lie.")
 
@@ -126,7 +128,7 @@ def format_value(metric: Metric, value: float | None, *, is_signed: bool = False
     info = METRICS[metric]
     sign = "+" if is_signed else ""
     if info.is_share:
-        points = " points" if is_signed else " %"
+        points = " points" if is_signed else f"{NO_BREAK}%"
         return f"{100 * value:{sign}.{info.decimals}f}{points}"
     return f"{value:{sign}.{info.decimals}f}"
 

@@ -51,6 +51,7 @@ def give_verdict(methods: Sequence[MethodResult], difference: Difference | None)
     return Verdict(
         outcome=outcome,
         headline=_headline(outcome, candidate, baseline, difference),
+        is_at_a_price=bool(worse_guards(difference)),
         price=_price(candidate, baseline, difference),
         scale=scale,
     )
@@ -85,11 +86,12 @@ def _outcome(interval: Interval) -> Outcome:
 def _headline(
     outcome: Outcome, candidate: MethodResult, baseline: MethodResult, difference: Difference
 ) -> str:
-    names = f"{candidate.name} %s {baseline.name}"
+    label = METRICS[PRIMARY].label
     claim = {
-        Outcome.BETTER: names % "is better than",
-        Outcome.WORSE: names % "is worse than",
-        Outcome.UNDECIDED: f"No difference between {candidate.name} and {baseline.name} is shown",
+        Outcome.BETTER: f"{candidate.name} is better than {baseline.name} in {label}",
+        Outcome.WORSE: f"{candidate.name} is worse than {baseline.name} in {label}",
+        Outcome.UNDECIDED: f"No difference in {label} between {candidate.name} and "
+        f"{baseline.name} is shown",
     }[outcome]
     change = difference.metrics[PRIMARY]
     ends = format_range(PRIMARY, change, is_signed=True)
@@ -97,8 +99,7 @@ def _headline(
     overlap = do_overlap(candidate.metrics[PRIMARY], baseline.metrics[PRIMARY])
     pair = "" if overlap is None else f"; their own intervals {'' if overlap else 'do not '}overlap"
     return (
-        f"{claim}: {METRICS[PRIMARY].label} {_value(candidate.metrics)} against "
-        f"{_value(baseline.metrics)}, difference "
+        f"{claim}: {_value(candidate.metrics)} against {_value(baseline.metrics)}, difference "
         f"{format_value(PRIMARY, change.mean, is_signed=True)} ({interval}) on "
         f"{_count(change.num_prompts, 'held-out prompt')} of "
         f"{_count(change.num_conditions, 'condition')}{pair}."
@@ -115,7 +116,9 @@ def _price(candidate: MethodResult, baseline: MethodResult, difference: Differen
         f"{format_value(metric, candidate.metrics[metric].mean)}"
         for metric in worse
     )
-    return f"It has a price, {baseline.name} to {candidate.name}: {changes}."
+    is_gain = _outcome(difference.metrics[PRIMARY]) is Outcome.BETTER
+    claim = "The gain has a price" if is_gain else "Worse beside it"
+    return f"{claim}, {baseline.name} to {candidate.name}: {changes}."
 
 
 def _scale(methods: Sequence[MethodResult]) -> str:

@@ -76,9 +76,7 @@ class CorpusConfig(FrozenConfig):
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"tasks must differ, got {[str(t) for t in self.tasks]}")
         if Task.PERTURBATION_RESPONSE in self.tasks and self.condition_column is None:
-            raise ValueError(
-                "perturbation_response needs condition_column and control, got condition_column=None"
-            )
+            raise ValueError("perturbation_response needs condition_column, got None")
         unused = [task for task in self.templates if task not in self.tasks]
         if unused:
             raise ValueError(f"templates must be for one of the tasks, got {unused[0]}")

@@ -230,7 +230,8 @@ def _read_table(path: Path) -> pa.Table:
         raise DataError(f"a prompt shard must be whole Parquet, got {error} in {path}") from error
     if not table.schema.equals(SCHEMA):
         raise DataError(
-            f"a prompt shard must have the columns {SCHEMA.names}, got {table.column_names} in {path}"
+            f"a prompt shard must have the columns {SCHEMA.names}, "
+            f"got {table.column_names} in {path}"
         )
     return table.combine_chunks()
 

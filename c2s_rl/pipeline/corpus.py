@@ -5,16 +5,16 @@
 Left out: making cells (stage `convert`) and tokenising (stages `base-model`, `sft`, `align`).
 """
 
-import hashlib
 import logging
 from pathlib import Path
 
-from c2s_rl.checkpoint import atomic_folder
+from c2s_rl.checkpoint import atomic_folder, sha256_of
 from c2s_rl.data import shards
 from c2s_rl.data.corpus import CellSource, build_corpus
 from c2s_rl.data.corpus_config import CorpusConfig, PromptLimits, TargetForm
 from c2s_rl.data.prompt_set import PromptManifest, write_prompts
 from c2s_rl.data.splits import SplitConfig
+from c2s_rl.pipeline.output import require_replaceable
 from c2s_rl.prompts.render import load_all_templates
 from c2s_rl.types import Split
 
@@ -38,7 +38,9 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
         MissingFileError: If there are no cells, or no template file of the name given.
         ConfigError: If a template breaks a rule.
         DataError: If the cells lack what the config names, or the split leaks.
+        StageError: If `output` holds something that no stage wrote.
     """
+    require_replaceable(output)
     templates = load_all_templates(config.tasks, config.templates)
     cell_manifest = shards.read_manifest(cells)
     source = CellSource(
@@ -55,7 +57,7 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
         counts=corpus.counts,
         dropped=corpus.dropped,
         num_short_targets=corpus.num_short_targets,
-        cells_manifest_sha256=_sha256(cells / shards.MANIFEST),
+        cells_manifest_sha256=sha256_of(cells / shards.MANIFEST),
         config=config.model_dump(mode="json"),
         phrasings={task: templates[task].prompts for task in config.tasks},
         symbols=source.vocabulary.symbols,
@@ -70,7 +72,3 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
         len({count.condition for count in corpus.counts}),
     )
     return manifest
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -6,14 +6,13 @@ stay as they are in the set; renamed ones are not looked up, so the coverage is 
 GMT: one set a line, tab-separated: name, description (often an address), then the symbols.
 """
 
-import difflib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from c2s_rl.cells.vocabulary import Vocabulary, shown
+from c2s_rl.cells.vocabulary import Vocabulary, shown, unknown_name
 from c2s_rl.config import expand_variables
 from c2s_rl.errors import ConfigError, DataError, MissingFileError
 from c2s_rl.types import IntArray
@@ -78,12 +77,8 @@ def load_program(name_or_path: str) -> GeneProgram:
         path = Path(expand_variables(path_text))
         programs = read_gmt(path)
         if name not in programs:
-            near = difflib.get_close_matches(name, programs, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(
-                f"a gene program must be one of {shown(sorted(programs))} in {path}, "
-                f"got {name!r}{hint}"
-            )
+            known = sorted(programs)
+            raise ConfigError(unknown_name("the gene program", name, known, str(path)))
         return programs[name]
     shipped = {key.lower(): program for key, program in read_gmt(SHIPPED).items()}
     if name.lower() not in shipped:

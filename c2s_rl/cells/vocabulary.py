@@ -156,6 +156,13 @@ def shown(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names[:NUM_SHOWN]) + more
 
 
+def unknown_name(what: str, name: str, known: Sequence[str], place: str) -> str:
+    """Write the message for a name that is not among the known ones; ends with the nearest."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{what} must be one of {shown(known) or 'none'}, got {name!r} in {place}{hint}"
+
+
 def _check_names(var_names: Sequence[str], source: str) -> None:
     if not var_names:
         raise DataError(f"a matrix must have at least one gene, got none in {source}")

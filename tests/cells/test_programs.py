@@ -56,7 +56,9 @@ def test_a_set_of_a_users_file(tmp_path, monkeypatch):
 def test_an_unknown_set_names_the_nearest(tmp_path):
     path = tmp_path / "own.gmt"
     path.write_text("SET_A\tmine\tA\nOTHER\tmine\tB\n")
-    with pytest.raises(ConfigError, match=r"one of 'OTHER', 'SET_A' .*got 'SET_AA'; did you mean"):
+    with pytest.raises(
+        ConfigError, match=r"one of 'OTHER', 'SET_A', got 'SET_AA' in .*; did you mean"
+    ):
         load_program(f"{path}:SET_AA")
     with pytest.raises(ConfigError, match=r"one of 'hallmark_apoptosis', .* got 'apoptosis'"):
         load_program("apoptosis")

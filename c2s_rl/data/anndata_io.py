@@ -1,0 +1,143 @@
+"""Opening .h5ad files: names of cells and genes, obs columns, and one matrix read by rows.
+
+Only what is asked for is read: the chosen obs columns, and the matrix a chunk at a time. Files
+from before anndata 0.7 (scanpy ships one) are understood. Layers, embeddings and `uns` beyond the
+chosen matrix are left where they are.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import h5py
+
+from c2s_rl.cells.vocabulary import shown, unknown_name
+from c2s_rl.data.h5ad_frame import Frame, Labels, open_frame, read_column, read_labels
+from c2s_rl.data.h5ad_matrix import CsrChunk, RowMatrix, hdf5_errors, open_matrix
+from c2s_rl.errors import DataError, MissingFileError
+
+LAYER_PREFIX = "layer:"
+
+
+@dataclass(frozen=True, eq=False)
+class H5adCells:
+    """An open .h5ad file: who the cells are and how to read their expression."""
+
+    path: Path
+    place: str
+    """Matrix and file, for error messages."""
+    cell_ids: tuple[str, ...]
+    """[C] obs_names, unique."""
+    var_names: tuple[str, ...]
+    """[N] gene symbols: var_names, or the symbol column."""
+    obs: dict[str, Labels]
+    """The columns asked for."""
+    matrix: RowMatrix
+    alternatives: tuple[str, ...]
+    """The other matrices of the file, as a config would name them."""
+
+    def chunks(self, num_rows: int) -> Iterator[CsrChunk]:
+        """Read the matrix in chunks of `num_rows` rows.
+
+        Raises:
+            DataError: If the matrix is damaged.
+        """
+        for start in range(0, len(self.cell_ids), num_rows):
+            with hdf5_errors(self.path):
+                chunk = self.matrix.read_rows(start, min(start + num_rows, len(self.cell_ids)))
+            yield chunk
+
+
+@contextmanager
+def open_h5ad(
+    path: Path, *, matrix: str, symbol_column: str | None, obs_columns: Sequence[str]
+) -> Iterator[H5adCells]:
+    """Open an .h5ad file for reading by rows; the file stays open inside the `with` block.
+
+    Args:
+        path: The file.
+        matrix: 'X', 'raw' or 'layer:<name>'.
+        symbol_column: The var column with gene symbols; None takes var_names.
+        obs_columns: The obs columns to read as text.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If the file is damaged, lacks what is asked for (the nearest name is given), its
+            parts disagree in size, or cell ids repeat.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"an .h5ad file must exist, got {path}")
+    with tempfile.TemporaryDirectory(prefix="c2s-rl-") as folder, ExitStack() as stack:
+        with hdf5_errors(path):
+            file = stack.enter_context(h5py.File(path, "r"))
+            names = _matrices(file)
+            if matrix not in names:
+                raise DataError(unknown_name("the matrix", matrix, list(names), str(path)))
+            place = f"{matrix} of {path}"
+            obs = open_frame(file, path, "obs")
+            var = open_frame(file, path, "raw.var" if matrix == "raw" else "var")
+            cells = H5adCells(
+                path=path,
+                place=place,
+                cell_ids=tuple(obs.index()),
+                var_names=tuple(_symbols(var, symbol_column, str(path))),
+                obs={name: read_labels(obs, name, place=str(path)) for name in obs_columns},
+                matrix=open_matrix(file[names[matrix]], place=place, folder=Path(folder)),
+                alternatives=tuple(name for name in names if name != matrix),
+            )
+        _check_sizes(cells)
+        yield cells
+
+
+def scanpy_dataset_path(file_name: str) -> Path:
+    """Return the path of a data set that lies inside the installed scanpy package.
+
+    Raises:
+        MissingFileError: If scanpy is not installed or does not ship the file.
+    """
+    spec = find_spec("scanpy")  # does not import scanpy, which takes seconds
+    if spec is None or spec.origin is None:
+        raise MissingFileError(f"scanpy must be installed for its data set {file_name}, got none")
+    path = Path(spec.origin).parent / "datasets" / file_name
+    if not path.is_file():
+        raise MissingFileError(f"the installed scanpy must ship {file_name}, got no {path}")
+    return path
+
+
+def _matrices(file: h5py.File) -> dict[str, str]:
+    """Map the names that a config may use to the places of the matrices in the file."""
+    names = {"X": "X", "raw": "raw.X" if "raw.X" in file else "raw/X"}
+    for layer in file.get("layers", ()):
+        names[f"{LAYER_PREFIX}{layer}"] = f"layers/{layer}"
+    return {name: place for name, place in names.items() if place in file}
+
+
+def _symbols(var: Frame, symbol_column: str | None, place: str) -> list[str]:
+    if symbol_column is None:
+        return var.index()
+    column = read_column(var, symbol_column, what="var", place=place)
+    num_missing = int(column.isna().sum())
+    if num_missing:
+        raise DataError(
+            f"every gene must have a symbol, got {num_missing} missing in var column "
+            f"{symbol_column!r} in {place}; fill them, for example with the Ensembl id"
+        )
+    return [str(symbol) for symbol in column]
+
+
+def _check_sizes(cells: H5adCells) -> None:
+    named = (len(cells.cell_ids), len(cells.var_names))
+    if cells.matrix.shape != named:
+        raise DataError(
+            f"a matrix must have a row a cell and a column a gene, got {cells.matrix.shape} for "
+            f"{named[0]} cells and {named[1]} genes in {cells.place}"
+        )
+    if len(set(cells.cell_ids)) != len(cells.cell_ids):
+        repeated = [cell for cell, num in Counter(cells.cell_ids).items() if num > 1]
+        raise DataError(
+            f"cell ids must be unique, got {shown(repeated)} more than once in {cells.place}"
+        )

@@ -1,0 +1,87 @@
+"""Ranked cells in memory, and cutting and joining them.
+
+Shapes: C cells, K genes of one cell, Z ranked genes of all cells.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+
+from c2s_rl.cells.rank import IndexArray
+from c2s_rl.types import FloatArray, IntArray
+
+TextArray = npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True, eq=False)
+class CellTable:
+    """Ranked cells in memory."""
+
+    cell_ids: tuple[str, ...]
+    """[C]"""
+    indptr: IndexArray
+    """[C + 1] cell i holds entries indptr[i] to indptr[i + 1]."""
+    genes: IntArray
+    """[Z] vocabulary indices, highest expression first within a cell."""
+    values: FloatArray
+    """[Z] log1p(CP10k), falling within a cell."""
+    obs: dict[str, TextArray] = field(default_factory=dict)
+    """Column name to [C] labels; '' where missing."""
+    source_rows: IndexArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """[C] row of the source file; empty when it was not asked for."""
+
+    def __len__(self) -> int:
+        return len(self.cell_ids)
+
+    def genes_of(self, cell: int) -> IntArray:
+        """Return [K] vocabulary indices of one cell, highest first."""
+        return self.genes[self.indptr[cell] : self.indptr[cell + 1]]
+
+    def values_of(self, cell: int) -> FloatArray:
+        """Return [K] log1p(CP10k) of one cell, falling."""
+        return self.values[self.indptr[cell] : self.indptr[cell + 1]]
+
+
+def regrouped(tables: Iterable[CellTable], size: int) -> Iterator[CellTable]:
+    """Yield the same cells in tables of `size`, the last one shorter."""
+    waiting: list[CellTable] = []
+    num_waiting = 0
+    for table in tables:
+        waiting.append(table)
+        num_waiting += len(table)
+        while num_waiting >= size:
+            whole = concatenated(waiting)
+            yield sliced(whole, 0, size)
+            waiting = [sliced(whole, size, len(whole))]
+            num_waiting -= size
+    if num_waiting:
+        yield concatenated(waiting)
+
+
+def sliced(cells: CellTable, start: int, stop: int) -> CellTable:
+    """Return cells start..stop-1."""
+    first, last = cells.indptr[start], cells.indptr[stop]
+    return CellTable(
+        cell_ids=cells.cell_ids[start:stop],
+        indptr=cells.indptr[start : stop + 1] - first,
+        genes=cells.genes[first:last],
+        values=cells.values[first:last],
+        obs={name: labels[start:stop] for name, labels in cells.obs.items()},
+        source_rows=cells.source_rows[start:stop],
+    )
+
+
+def concatenated(tables: Sequence[CellTable]) -> CellTable:
+    """Return the cells of at least one table, in order; all have the same obs columns."""
+    lengths = [np.diff(table.indptr) for table in tables]
+    return CellTable(
+        cell_ids=tuple(chain.from_iterable(table.cell_ids for table in tables)),
+        indptr=np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
+        genes=np.concatenate([table.genes for table in tables]),
+        values=np.concatenate([table.values for table in tables]),
+        obs={name: np.concatenate([table.obs[name] for table in tables]) for name in tables[0].obs},
+        source_rows=np.concatenate([table.source_rows for table in tables]),
+    )

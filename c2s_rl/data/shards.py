@@ -1,0 +1,222 @@
+"""Cell shards: ranked cells in Parquet with a manifest that says how they were made.
+
+    folder/manifest.json         what every cell shares: vocabulary, normalisation, rank model
+    folder/part-00000.parquet    one row a cell, zstd: cell_id, genes (list<int32>), values
+                                 (list<float32>), obs columns, source_file, source_row
+
+Row groups have a fixed number of cells, so the bytes do not depend on how the cells arrived.
+The sentences themselves are not stored: they are the genes, spelled (`write_sentence`).
+
+Shapes: C cells, Z ranked genes of all cells, N genes of the vocabulary.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field, ValidationError
+
+from c2s_rl.cells.rank_model import RankModel
+from c2s_rl.cells.vocabulary import Duplicates, GeneCase, Vocabulary, unknown_name
+from c2s_rl.checkpoint import atomic_folder
+from c2s_rl.config import FrozenConfig
+from c2s_rl.data.cell_table import CellTable, TextArray, concatenated, regrouped
+from c2s_rl.data.values import Values
+from c2s_rl.errors import DataError, MissingFileError, StageError
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+CELLS_PER_GROUP = 2_048  # about 16 MB of 1,000 genes each
+GROUPS_PER_PART = 32
+RESERVED_COLUMNS = ("cell_id", "genes", "values", "source_file", "source_row")
+
+
+class CellManifest(FrozenConfig):
+    """How a folder of cell shards was made; everything its cells share."""
+
+    schema_version: int = Field(SCHEMA_VERSION, description="Layout of the folder.")
+    symbols: tuple[str, ...] = Field(description="[N] symbols as written in sentences.")
+    original: tuple[str, ...] = Field(description="[N] the same symbols as spelled in the file.")
+    organism: str = Field(description="Species, for prompts.")
+    normalisation: str = Field(description="Unit of the values.")
+    rank_model: RankModel = Field(description="Line from rank to expression, with its R^2.")
+    num_cells: int = Field(description="Cells in the shards.")
+    num_dropped_empty: int = Field(description="Cells left out: no expressed gene.")
+    num_dropped_min_genes: int = Field(description="Cells left out: fewer genes than min_genes.")
+    num_dropped_genes: int = Field(description="Genes left out of cells: beyond max_genes.")
+    num_explicit_zeros: int = Field(description="Stored entries that were 0: not expressed.")
+    num_duplicate_columns: int = Field(description="Columns added to or left out for a namesake.")
+    obs_columns: tuple[str, ...] = Field(description="Obs columns of the shards.")
+    num_missing_obs: dict[str, int] = Field(description="Cells without a label, by obs column.")
+    source: str = Field(description="The file that was converted.")
+    source_sha256: str = Field(description="Its SHA-256.")
+    matrix: str = Field(description="X, raw or layer:<name>.")
+    values: Values = Field(description="What the matrix holds.")
+    gene_case: GeneCase = Field(description="How symbols are written.")
+    duplicates: Duplicates = Field(description="What was done with repeated symbols.")
+    min_genes: int = Field(description="Expressed genes that a cell needs.")
+    max_genes: int | None = Field(description="Genes kept a cell; null: all.")
+    tie_break: str = Field(description="Order of equally expressed genes: hash or c2s.")
+    seed: int = Field(description="Seed of the tie-break.")
+    parts: tuple[str, ...] = Field((), description="Parquet files, in order.")
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols, ready for look-ups."""
+        return Vocabulary(symbols=self.symbols, original=self.original)
+
+
+def write_cells(
+    folder: Path,
+    tables: Iterable[CellTable],
+    make_manifest: Callable[[], CellManifest],
+    *,
+    source_file: str,
+) -> CellManifest:
+    """Write cells and their manifest; the folder appears whole or not at all.
+
+    Args:
+        folder: New, empty, or an earlier output, which is replaced.
+        tables: Cells in any portions, all with the same obs columns.
+        make_manifest: Called after the last table, when counts and rank model are known.
+        source_file: Where the cells come from, for the column of that name.
+
+    Returns:
+        The manifest as written, with its parts.
+
+    Raises:
+        StageError: If `folder` holds something else.
+        DataError: If there are no cells.
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise StageError(
+            f"an output folder must be new, empty or hold {MANIFEST}, got {folder} with other files"
+        )
+    with atomic_folder(folder) as partial:
+        parts = _write_parts(partial, regrouped(tables, CELLS_PER_GROUP), source_file)
+        manifest = make_manifest().model_copy(update={"parts": parts})
+        text = json.dumps(manifest.model_dump(mode="json"), indent=1)
+        (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    return manifest
+
+
+def read_manifest(folder: Path) -> CellManifest:
+    """Read the manifest of a folder of cell shards.
+
+    Raises:
+        MissingFileError: If there is none.
+        DataError: If it is not a manifest of this version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise MissingFileError(f"a cells folder must hold {MANIFEST}, got none in {folder}")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema_version"] != SCHEMA_VERSION:
+            raise DataError(
+                f"a manifest must have schema_version {SCHEMA_VERSION}, "
+                f"got {data['schema_version']!r} in {path}; convert the cells again"
+            )
+        return CellManifest.model_validate(data)
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError) as error:
+        raise DataError(f"a manifest must be JSON of cell shards, got {error} in {path}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DataError(
+            f"a manifest must be of cell shards, got {first['msg']} at {place!r} in {path}"
+        ) from error
+
+
+def read_cells(folder: Path, columns: Sequence[str] = ()) -> CellTable:
+    """Read all cells of a folder, with the obs columns that are named.
+
+    Raises:
+        MissingFileError: If the manifest or a part is not there.
+        DataError: If an obs column is unknown (the nearest is named) or the parts do not hold what
+            the manifest says.
+    """
+    manifest = read_manifest(folder)
+    for column in columns:
+        if column not in manifest.obs_columns:
+            known = manifest.obs_columns
+            raise DataError(unknown_name("the obs column", column, known, str(folder)))
+    wanted = ["cell_id", "genes", "values", "source_row", *columns]
+    tables = [_read_part(folder / part, wanted) for part in manifest.parts]
+    cells = concatenated([_from_arrow(table, columns) for table in tables])
+    if len(cells) != manifest.num_cells:
+        raise DataError(
+            f"the parts must hold the {manifest.num_cells} cells of the manifest, "
+            f"got {len(cells)} in {folder}"
+        )
+    num_genes = len(manifest.symbols)
+    if len(cells.genes) and not 0 <= cells.genes.min() <= cells.genes.max() < num_genes:
+        raise DataError(f"genes must be in 0..{num_genes - 1}, got others in {folder}")
+    return cells
+
+
+def _read_part(path: Path, wanted: Sequence[str]) -> pa.Table:
+    if not path.is_file():
+        raise MissingFileError(f"every part of the manifest must be there, got no {path}")
+    try:
+        return pq.read_table(path, columns=list(wanted))
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"a cell shard must be whole Parquet, got {reason} in {path}") from error
+
+
+def _write_parts(folder: Path, groups: Iterator[CellTable], source_file: str) -> tuple[str, ...]:
+    """Write one row group a table, `GROUPS_PER_PART` groups a file; return the file names."""
+    names: list[str] = []
+    while (group := next(groups, None)) is not None:
+        names.append(f"part-{len(names):05d}.parquet")
+        first = _to_arrow(group, source_file)
+        labels = [*group.obs, "source_file"]
+        with pq.ParquetWriter(
+            folder / names[-1], first.schema, compression="zstd", use_dictionary=labels
+        ) as writer:
+            writer.write_table(first)
+            for following in islice(groups, GROUPS_PER_PART - 1):
+                writer.write_table(_to_arrow(following, source_file))
+    if not names:
+        raise DataError(f"a data set must keep at least one cell, got none from {source_file}")
+    return tuple(names)
+
+
+def _to_arrow(cells: CellTable, source_file: str) -> pa.Table:
+    offsets = pa.array(cells.indptr.astype(np.int32))
+    columns = {
+        "cell_id": pa.array(cells.cell_ids, pa.string()),
+        "genes": pa.ListArray.from_arrays(offsets, pa.array(cells.genes)),
+        "values": pa.ListArray.from_arrays(offsets, pa.array(cells.values)),
+        **{name: _dictionary(labels) for name, labels in cells.obs.items()},
+        "source_file": _dictionary(np.full(len(cells), source_file)),
+        "source_row": pa.array(cells.source_rows, pa.int64()),
+    }
+    return pa.table(columns)
+
+
+def _dictionary(labels: TextArray) -> pa.DictionaryArray:
+    """Encode labels; '' becomes null."""
+    texts = pa.array(labels.tolist(), pa.string(), mask=labels == "")
+    return texts.dictionary_encode()
+
+
+def _from_arrow(table: pa.Table, columns: Sequence[str]) -> CellTable:
+    genes = table["genes"].combine_chunks()
+    return CellTable(
+        cell_ids=tuple(table["cell_id"].to_pylist()),
+        indptr=genes.offsets.to_numpy().astype(np.int64),
+        genes=genes.values.to_numpy(),
+        values=table["values"].combine_chunks().values.to_numpy(),
+        obs={name: _labels(table[name]) for name in columns},
+        source_rows=table["source_row"].to_numpy(),
+    )
+
+
+def _labels(column: pa.ChunkedArray) -> TextArray:
+    return np.array(column.cast(pa.string()).fill_null("").to_pylist(), dtype=np.str_)

@@ -1,0 +1,163 @@
+"""What the numbers of a matrix mean: refuse what cannot be expression, then log1p(CP10k).
+
+Every value is checked once, here. Choosing highly variable genes, batch correction and other
+filters are left out: a cell sentence is of the cell as measured.
+
+Shapes: C cells, N genes, Z stored entries.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from c2s_rl.cells.rank import IndexArray
+from c2s_rl.cells.vocabulary import GeneColumns
+from c2s_rl.data.h5ad_matrix import CsrChunk, DoubleArray
+from c2s_rl.errors import DataError
+from c2s_rl.types import FloatArray, IntArray
+
+LIBRARY_SIZE = 10_000.0  # counts per cell after normalisation (C2S-Scale, section 4.2)
+MAX_LOG1P = 89.0  # above log(largest float32): no logarithm of a count that exists
+
+
+class Values(StrEnum):
+    """What a matrix holds."""
+
+    COUNTS = "counts"
+    LOG1P = "log1p"
+
+
+@dataclass(frozen=True, eq=False)
+class ExpressionChunk:
+    """Consecutive cells in log1p(CP10k), by vocabulary index."""
+
+    indptr: IndexArray
+    """[C + 1]"""
+    genes: IntArray
+    """[Z] vocabulary index of each entry, once a cell."""
+    values: FloatArray
+    """[Z] log1p(CP10k), not negative; may hold explicit zeros."""
+
+
+class ValueChecker:
+    """Checks the values of one matrix, chunk by chunk, against what they are said to be."""
+
+    def __init__(
+        self,
+        values: Values,
+        *,
+        place: str,
+        alternatives: Sequence[str],
+        cell_ids: Sequence[str],
+        var_names: Sequence[str],
+    ) -> None:
+        self._values = values
+        self._place = place
+        others = ", ".join(alternatives)
+        self._hint = f"; this file also has matrix: {others}" if others else ""
+        self._cell_ids = cell_ids
+        self._var_names = var_names
+        self._has_fraction = False
+        self._has_value = False
+
+    def check(self, chunk: CsrChunk) -> None:
+        """Check one chunk.
+
+        Raises:
+            DataError: If a value is not a number, infinite, negative, or contradicts what the
+                matrix is said to hold; names cell and gene.
+        """
+        values = chunk.values
+        self._require(chunk, ~np.isnan(values), "expression must be a number")
+        self._require(chunk, np.isfinite(values), "expression must be finite")
+        self._require(
+            chunk,
+            values >= 0,
+            "expression must not be negative",
+            "the matrix looks scaled or centred: use raw counts or log1p values",
+        )
+        is_whole = values == np.rint(values)
+        if self._values is Values.COUNTS:
+            rule = "counts must be whole numbers"
+            self._require(chunk, is_whole, rule, "if these are log1p values, set values: log1p")
+        else:
+            rule = f"log1p values must be below {MAX_LOG1P:g}"
+            self._require(
+                chunk, values < MAX_LOG1P, rule, "if these are counts, set values: counts"
+            )
+        self._has_value |= bool(np.any(values > 0))
+        self._has_fraction |= not bool(np.all(is_whole))
+
+    def finish(self) -> None:
+        """Check what only the whole matrix can show.
+
+        Raises:
+            DataError: If log1p values are all whole numbers, as only counts are.
+        """
+        if self._values is Values.LOG1P and self._has_value and not self._has_fraction:
+            raise DataError(
+                "log1p values must not all be whole numbers, got only whole numbers in "
+                f"{self._place}; if these are counts, set values: counts{self._hint}"
+            )
+
+    def _require(
+        self, chunk: CsrChunk, is_good: npt.NDArray[np.bool_], rule: str, advice: str = ""
+    ) -> None:
+        if is_good.all():
+            return
+        entry = int(np.argmin(is_good))
+        row = int(np.searchsorted(chunk.indptr, entry, side="right")) - 1
+        cell, gene = self._cell_ids[chunk.start + row], self._var_names[chunk.columns[entry]]
+        raise DataError(
+            f"{rule}, got {chunk.values[entry]:g} at cell {cell!r}, gene {gene!r} in {self._place}"
+            + (f"; {advice}" if advice else "")
+            + self._hint
+        )
+
+
+def normalise(chunk: CsrChunk, values: Values, genes: GeneColumns) -> ExpressionChunk:
+    """Turn a checked chunk into log1p(CP10k) by vocabulary index.
+
+    counts:  log1p(10,000 * count / all counts of the cell), those of left-out columns included
+    log1p:   as they are
+
+    Columns of the same symbol are added before the logarithm; log1p values go back through expm1.
+
+    Args:
+        chunk: Rows as stored.
+        values: What the matrix holds.
+        genes: The gene of each column.
+    """
+    if values is Values.LOG1P and genes.num_duplicate_columns == 0:
+        return ExpressionChunk(chunk.indptr, chunk.columns, chunk.values.astype(np.float32))
+    linear = _cp10k(chunk) if values is Values.COUNTS else np.expm1(chunk.values)
+    indptr, gene_Z = chunk.indptr, chunk.columns
+    if genes.num_duplicate_columns > 0:
+        indptr, gene_Z, linear = _merge_columns(chunk, linear, genes)
+    return ExpressionChunk(indptr, gene_Z, np.log1p(linear).astype(np.float32))
+
+
+def _cp10k(chunk: CsrChunk) -> DoubleArray:
+    """Scale each cell's counts to a sum of 10,000; exact sums, because counts are whole."""
+    num_cells = len(chunk.indptr) - 1
+    cell_Z = np.repeat(np.arange(num_cells), np.diff(chunk.indptr))
+    totals = np.bincount(cell_Z, weights=chunk.values, minlength=num_cells)
+    factors = LIBRARY_SIZE / np.where(totals > 0, totals, 1.0)  # an empty cell stays empty
+    return chunk.values * factors[cell_Z]
+
+
+def _merge_columns(
+    chunk: CsrChunk, linear: DoubleArray, genes: GeneColumns
+) -> tuple[IndexArray, IntArray, DoubleArray]:
+    """Add up columns of the same gene, leave out those without one: new bounds, genes, sums."""
+    shape = (len(chunk.indptr) - 1, len(genes.vocabulary))
+    cell_Z = np.repeat(np.arange(shape[0]), np.diff(chunk.indptr))
+    gene_Z = genes.gene_of_column[chunk.columns]
+    is_kept = gene_Z >= 0
+    entries = (linear[is_kept], (cell_Z[is_kept], gene_Z[is_kept]))
+    merged = sparse.coo_array(entries, shape=shape).tocsr()
+    return merged.indptr.astype(np.int64), merged.indices.astype(np.int32), merged.data

@@ -17,12 +17,12 @@ import numpy as np
 from c2s_rl.cells.rank import UIntArray, stable_hash
 from c2s_rl.cells.sentence import write_sentence
 from c2s_rl.cells.vocabulary import Vocabulary
+from c2s_rl.data.cell_table import CellTable
 from c2s_rl.data.corpus_config import CorpusConfig, TargetForm
 from c2s_rl.data.drafts import Draft, draft_prompts, limit_drafts
 from c2s_rl.data.labels import LabelledCell, label_cells
 from c2s_rl.data.prompt_set import ConditionCount
 from c2s_rl.data.pseudobulk import rank_pseudobulks
-from c2s_rl.data.shards import CellTable
 from c2s_rl.data.splits import check_leaks
 from c2s_rl.errors import DataError
 from c2s_rl.prompts.render import TemplateSet, render_target

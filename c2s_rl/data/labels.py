@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from c2s_rl.data.cell_table import CellTable
 from c2s_rl.data.corpus_config import CorpusConfig
-from c2s_rl.data.shards import CellTable
 from c2s_rl.data.splits import matches, require_value, split_cells
 from c2s_rl.errors import DataError
 from c2s_rl.types import Split

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from c2s_rl.cells.rank import UIntArray, rank_rows, stable_hash
-from c2s_rl.data.shards import CellTable
+from c2s_rl.data.cell_table import CellTable
 from c2s_rl.types import FloatArray, IntArray
 
 

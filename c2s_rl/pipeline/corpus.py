@@ -8,8 +8,8 @@ Left out: making cells (stage `convert`) and tokenising (stages `base-model`, `s
 import logging
 from pathlib import Path
 
+import c2s_rl.data.shards as cell_shards
 from c2s_rl.checkpoint import atomic_folder, sha256_of
-from c2s_rl.data import shards
 from c2s_rl.data.corpus import CellSource, build_corpus
 from c2s_rl.data.corpus_config import CorpusConfig, PromptLimits, TargetForm
 from c2s_rl.data.prompt_set import PromptManifest, write_prompts
@@ -42,9 +42,9 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
     """
     require_replaceable(output)
     templates = load_all_templates(config.tasks, config.templates)
-    cell_manifest = shards.read_manifest(cells)
+    cell_manifest = cell_shards.read_manifest(cells)
     source = CellSource(
-        table=shards.read_cells(cells, config.obs_columns),
+        table=cell_shards.read_cells(cells, config.obs_columns),
         vocabulary=cell_manifest.vocabulary,
         organism=cell_manifest.organism,
         seed=cell_manifest.seed,
@@ -57,7 +57,7 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
         counts=corpus.counts,
         dropped=corpus.dropped,
         num_short_targets=corpus.num_short_targets,
-        cells_manifest_sha256=sha256_of(cells / shards.MANIFEST),
+        cells_manifest_sha256=sha256_of(cells / cell_shards.MANIFEST),
         config=config.model_dump(mode="json"),
         phrasings={task: templates[task].prompts for task in config.tasks},
         symbols=source.vocabulary.symbols,

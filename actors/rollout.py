@@ -1,5 +1,7 @@
 """Rollout worker: one vLLM engine in one Ray actor, G seeded samples a prompt.
 
+Nothing imported here may import numba: vLLM's scan of loaded modules for Triton kernels stumbles
+over an object of llvmlite when the engine starts on CPU (0.32.0).
 Shape suffixes: G completions of one prompt.
 """
 
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from c2s_rl.cells.sentence import parse_cell
+from c2s_rl.cells.parse import parse_cell
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import FrozenConfig
 from c2s_rl.errors import DataError

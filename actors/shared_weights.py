@@ -26,7 +26,7 @@ def full_tensors(model: torch.nn.Module, *, is_sharded: bool) -> Iterator[tuple[
     if not is_sharded:
         yield from model.named_parameters()
         return
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero import GatheredParameters
 
     for layer in _layers(model):
         with GatheredParameters([parameter for _, parameter in layer]):

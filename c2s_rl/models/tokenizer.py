@@ -104,7 +104,7 @@ def ensure_pad(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def count_gene_tokens(
     tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str]
-) -> GeneTokenCounts | None:
+) -> GeneTokenCounts:
     """Measure how many tokens the genes of cell sentences take, each with the space before it.
 
     Args:
@@ -112,11 +112,11 @@ def count_gene_tokens(
         sentences: Cell sentences: symbols separated by whitespace.
 
     Returns:
-        The counts; None when there is no word at all.
+        The counts; all 0 when there is no word at all.
     """
     uses = Counter(symbol for sentence in sentences for symbol in sentence.split())
     if not uses:
-        return None
+        return GeneTokenCounts(0, 0.0, 0.0, 0.0)
     symbols = sorted(uses)
     encoded = tokenizer([f" {symbol}" for symbol in symbols], add_special_tokens=False)
     lengths = [len(ids) for ids in encoded["input_ids"]]

@@ -1,0 +1,109 @@
+"""The one file that describes a run: top-level keys and one section a stage.
+
+Every command reads the same file and uses its own sections. Rules between sections are checked when
+the file is read, before any model loads.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from actors.learner import LearnerConfig
+from actors.reward import RewardPoolConfig
+from actors.rollout import RolloutConfig
+from actors.session import RayConfig
+from c2s_rl.config import FrozenConfig, apply_overrides, load_yaml, validate
+from c2s_rl.errors import ConfigError
+from c2s_rl.pipeline.align import AlignConfig
+from c2s_rl.pipeline.base_model import BaseModelConfig
+from c2s_rl.pipeline.convert import ConvertConfig
+from c2s_rl.pipeline.corpus import CorpusConfig
+from c2s_rl.pipeline.evaluate import EvaluateConfig
+from c2s_rl.pipeline.sft import SftConfig
+from rewards import load_reward
+from rewards.composite import RewardSpec
+
+# Sections with a seed of their own; the run's seed is theirs unless they name one.
+SEEDED = ("convert", "corpus", "base_model", "sft", "evaluate")
+
+
+class RunConfig(FrozenConfig):
+    """A whole run, from cells to report."""
+
+    name: str = Field(description="Names the run's folder")
+    runs_dir: Path = Field(Path("runs"), description="Where run folders are")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seeds every stage that names none itself")
+    convert: ConvertConfig | None = Field(None, description="Cells to cell shards")
+    corpus: CorpusConfig | None = Field(None, description="Cell shards to prompt shards")
+    base_model: BaseModelConfig | None = Field(None, description="The model SFT starts from")
+    sft: SftConfig | None = Field(None, description="Supervised fine-tuning")
+    align: AlignConfig | None = Field(None, description="GRPO")
+    rewards: tuple[RewardSpec, ...] = Field((), description="What GRPO optimises")
+    rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="vLLM workers")
+    learner: LearnerConfig = Field(default_factory=LearnerConfig, description="DeepSpeed ranks")
+    reward_workers: RewardPoolConfig = Field(
+        default_factory=RewardPoolConfig, description="Reward workers"
+    )
+    evaluate: EvaluateConfig | None = Field(None, description="Metrics and report")
+    ray: RayConfig = Field(default_factory=RayConfig, description="Which cluster")
+
+    @field_validator("name")
+    @classmethod
+    def _is_folder_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w][\w.-]*", name):
+            raise ValueError(
+                f"name must be letters, digits, '.', '_' or '-' (it names a folder), got {name!r}"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _align_is_whole(self) -> "RunConfig":
+        if self.align is None:
+            return self
+        if not self.rewards:
+            raise ValueError("align needs at least one entry in rewards, got none")
+        if self.corpus is not None and self.align.task not in self.corpus.tasks:
+            raise ValueError(
+                f"align.task must be one of corpus.tasks {[str(t) for t in self.corpus.tasks]}, "
+                f"got {str(self.align.task)!r}"
+            )
+        if self.rollout.dtype != self.learner.dtype:
+            raise ValueError(
+                "rollout.dtype and learner.dtype must be equal, for published weights keep theirs, "
+                f"got {self.rollout.dtype} and {self.learner.dtype}"
+            )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.runs_dir / self.name
+
+
+def load_run(path: Path, overrides: Sequence[str]) -> RunConfig:
+    """Read a run's file and apply `--set` overrides.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        ConfigError: If a key is unknown, a value breaks a rule, or a reward cannot be built.
+    """
+    data = apply_overrides(load_yaml(path), overrides)
+    run = validate(RunConfig, _with_seed(data), str(path))
+    for spec in run.rewards:
+        try:
+            load_reward(spec.name, spec.options)
+        except ConfigError as error:
+            raise ConfigError(f"{error} at 'rewards' in {path}") from error
+    return run
+
+
+def _with_seed(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    seed = data.get("seed", RunConfig.model_fields["seed"].default)
+    result = dict(data)
+    for name in SEEDED:
+        section = result.get(name)
+        if isinstance(section, dict):
+            result[name] = {"seed": seed} | section
+    return result

@@ -1,0 +1,143 @@
+"""Which stages of a run are done, and whether what lies there was made by the same config.
+
+`<run>/stages/<stage>.json` is written when a stage starts and again when it is done. Its
+fingerprint covers the stage's own config sections and the fingerprints of the stages before it. A
+stage that is done is reused; one that was killed is continued; one made by another config is
+replaced only when that is asked for.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, JsonValue
+
+from c2s_rl.errors import StageError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageKey:
+    """What a stage's output depends on."""
+
+    stage: str
+    """Name of the stage."""
+    sections: Mapping[str, JsonValue]
+    """Config section to its resolved values."""
+    upstream: Mapping[str, str]
+    """Stage before it to that one's fingerprint."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over sections and upstream fingerprints."""
+        text = json.dumps([self.stage, self.sections, self.upstream], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def resolved(config: BaseModel | tuple[BaseModel, ...]) -> JsonValue:
+    """Plain values of a config section, as fingerprints and config.yaml hold them."""
+    if isinstance(config, tuple):
+        return [section.model_dump(mode="json") for section in config]
+    return config.model_dump(mode="json")
+
+
+class StageLedger:
+    """The records of one run folder."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self._folder = run_folder / "stages"
+
+    def fingerprint(self, stage: str) -> str | None:
+        """Fingerprint of a finished stage; None if it is not finished."""
+        record = self._read(stage)
+        return str(record["fingerprint"]) if record and record["is_done"] else None
+
+    def begin(self, key: StageKey, output: Path, *, overwrite: bool) -> bool:
+        """Prepare to run a stage.
+
+        Args:
+            key: What its output will depend on.
+            output: Its folder or file, removed when it is overwritten.
+            overwrite: Replace what another config made.
+
+        Returns:
+            False if the stage is done already and can be reused.
+
+        Raises:
+            StageError: If another config made what is there and `overwrite` is off; names what
+                changed.
+        """
+        record = self._read(key.stage)
+        if record and record["fingerprint"] == key.fingerprint:
+            if record["is_done"] and output.exists():
+                return False
+            self._write(key, is_done=False)
+            return True
+        if record or output.exists():
+            if not overwrite:
+                raise StageError(
+                    f"stage {key.stage!r} must go on with the config that made {output}, "
+                    f"got {_changes(record, key)}; choose another name, or --overwrite to replace it"
+                )
+            logger.info("removing %s, made by another config", output)
+            if output.is_dir():
+                shutil.rmtree(output)
+            else:
+                output.unlink(missing_ok=True)
+        self._write(key, is_done=False)
+        return True
+
+    def finish(self, key: StageKey) -> None:
+        """Record that a stage is done."""
+        self._write(key, is_done=True)
+
+    def _path(self, stage: str) -> Path:
+        return self._folder / f"{stage}.json"
+
+    def _read(self, stage: str) -> dict[str, JsonValue] | None:
+        path = self._path(stage)
+        if not path.is_file():
+            return None
+        record: dict[str, JsonValue] = json.loads(path.read_text(encoding="utf-8"))
+        return record
+
+    def _write(self, key: StageKey, *, is_done: bool) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        record = {
+            "fingerprint": key.fingerprint,
+            "is_done": is_done,
+            "sections": key.sections,
+            "upstream": key.upstream,
+        }
+        path = self._path(key.stage)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+
+def _changes(record: Mapping[str, JsonValue] | None, key: StageKey) -> str:
+    if record is None:
+        return "no record of one"
+    former, current = _flat(record["sections"]), _flat(dict(key.sections))
+    changed = [
+        f"{name} {former.get(name)!r} -> {current.get(name)!r}"
+        for name in sorted(former.keys() | current.keys())
+        if former.get(name) != current.get(name)
+    ]
+    if not changed:
+        changed = [f"another output of {' and '.join(key.upstream)}"]
+    return "; ".join(changed[:5])
+
+
+def _flat(value: JsonValue, prefix: str = "") -> dict[str, JsonValue]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    items: dict[str, JsonValue] = {}
+    for name, child in value.items():
+        items |= _flat(child, f"{prefix}.{name}" if prefix else name)
+    return items

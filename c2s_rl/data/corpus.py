@@ -1,0 +1,219 @@
+"""Cells in, prompts and targets out: labels, split, pairing, wording, in that order.
+
+Everything is keyed by cell ids and the seed, so that the same cells give the same corpus whatever
+their order. Left out: reading the cells and writing the shards (`c2s_rl.pipeline.corpus`).
+
+Shape suffixes: N genes of the vocabulary, K expressed genes of one cell.
+"""
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from c2s_rl.cells.rank import UIntArray, stable_hash
+from c2s_rl.cells.sentence import write_sentence
+from c2s_rl.cells.vocabulary import Vocabulary
+from c2s_rl.data.cell_table import CellTable
+from c2s_rl.data.corpus_config import CorpusConfig, TargetForm
+from c2s_rl.data.drafts import Draft, draft_prompts, limit_drafts
+from c2s_rl.data.labels import LabelledCell, label_cells
+from c2s_rl.data.prompt_set import ConditionCount
+from c2s_rl.data.pseudobulk import rank_pseudobulks
+from c2s_rl.data.splits import check_leaks
+from c2s_rl.errors import DataError
+from c2s_rl.prompts.render import TemplateSet, render_target
+from c2s_rl.prompts.tasks import PromptFacts
+from c2s_rl.types import IntArray, PromptRecord, Split, Task
+
+NO_GENES: IntArray = np.zeros(0, dtype=np.int32)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class CellSource:
+    """The cells that a corpus is made of."""
+
+    table: CellTable
+    """Ranked cells; obs holds the columns that the config names."""
+    vocabulary: Vocabulary
+    """Symbols of the gene indices."""
+    organism: str
+    """Species, as prompts write it."""
+    seed: int
+    """Seed of the tie-break that ranked the cells; pseudobulks use it too."""
+
+    @cached_property
+    def gene_hashes_N(self) -> UIntArray:
+        """[N] tie-break hash of each symbol."""
+        hashes = [stable_hash(symbol, self.seed) for symbol in self.vocabulary.symbols]
+        return np.array(hashes, dtype=np.uint64)
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """What `build_corpus` makes."""
+
+    records: tuple[PromptRecord, ...]
+    """Prompts in seeded shuffled order."""
+    counts: tuple[ConditionCount, ...]
+    """Per task, side and condition, sorted."""
+    dropped: dict[str, int]
+    """Reason to number left out: cells ('no_label'; per task 'no_control', 'not_control') and
+    prompts ('too_few_controls', 'over_limit')."""
+    num_short_targets: int
+    """Target sentences of fewer genes than asked for; they are kept."""
+
+
+def build_corpus(
+    source: CellSource, config: CorpusConfig, templates: Mapping[Task, TemplateSet]
+) -> Corpus:
+    """Make all prompts of a corpus.
+
+    Args:
+        source: The cells.
+        config: Tasks, columns, targets and the held-out line.
+        templates: Phrasings of every task of `config`.
+
+    Raises:
+        DataError: If a value that the config names does not occur, a task gets no prompt on a
+            side that it should have, or something crosses the held-out line.
+    """
+    labelled = label_cells(source.table, config)
+    dropped = Counter({"no_label": len(source.table.cell_ids) - len(labelled.cells)})
+    drafts: list[Draft] = []
+    for task in config.tasks:
+        made, left_out = draft_prompts(
+            labelled.cells, task, pairs_per_cell=config.pairs_per_cell, seed=config.seed
+        )
+        drafts += made
+        dropped.update(left_out)
+    kept, dropped["over_limit"] = limit_drafts(drafts, config.limits, seed=config.seed)
+    _require_sides(kept, config)
+    writer = _Writer(source, config, templates, labelled.cells)
+    records = tuple(writer.write(draft) for draft in kept)
+    check_leaks(
+        records,
+        held_out_cells=labelled.held_out_cells,
+        held_out_conditions=labelled.held_out_conditions,
+    )
+    for reason, num in sorted(dropped.items()):
+        if num:
+            log.info("left out of the corpus: %d %s", num, reason)
+    return Corpus(
+        records=records,
+        counts=_count(kept, labelled.cells),
+        dropped=dict(sorted(dropped.items())),
+        num_short_targets=sum(
+            len(record.target.split()) < config.num_genes
+            for record in records
+            if record.task is not Task.CELL_TYPE_ANNOTATION
+        ),
+    )
+
+
+class _Writer:
+    """Turns drafts into records; holds the pseudobulk of each condition and side."""
+
+    def __init__(
+        self,
+        source: CellSource,
+        config: CorpusConfig,
+        templates: Mapping[Task, TemplateSet],
+        cells: Sequence[LabelledCell],
+    ) -> None:
+        self._source = source
+        self._config = config
+        self._templates = templates
+        self._pseudobulks: dict[str, IntArray] = {}
+        if TargetForm.PSEUDOBULK in (config.target, config.reward_target):
+            rows_of: defaultdict[str, list[int]] = defaultdict(list)
+            for cell in cells:
+                rows_of[_population(cell)].append(cell.row)
+            self._pseudobulks = rank_pseudobulks(
+                source.table, rows_of, gene_hashes=source.gene_hashes_N, seed=source.seed
+            )
+
+    def write(self, draft: Draft) -> PromptRecord:
+        """Write one prompt with its target."""
+        is_annotation = draft.task is Task.CELL_TYPE_ANNOTATION
+        shown = draft.cell if is_annotation else draft.control
+        shown_genes = NO_GENES if shown is None else self._source.table.genes_of(shown.row)
+        facts = PromptFacts(
+            num_genes=self._config.num_genes,
+            organism=self._source.organism,
+            cell_type=draft.cell.cell_type,
+            perturbation=draft.cell.perturbation,
+            cell_sentence=self._sentence(shown_genes),
+        )
+        prompt = self._templates[draft.task].render(
+            facts, prompt_id=draft.prompt_id, seed=self._config.seed
+        )
+        if is_annotation:
+            answer, target_genes = draft.cell.cell_type, NO_GENES
+        else:
+            answer = self._sentence(self._genes(draft.cell, self._config.target))
+            target_genes = self._genes(draft.cell, self._config.reward_target)
+        return PromptRecord(
+            prompt_id=draft.prompt_id,
+            prompt=prompt,
+            target=render_target(answer),
+            task=draft.task,
+            condition=draft.cell.condition,
+            context_id="" if shown is None else shown.cell_id,
+            target_id="" if is_annotation else draft.cell.cell_id,
+            split=draft.cell.split,
+            target_genes_K=target_genes,
+            context_genes_K=shown_genes,
+        )
+
+    def _sentence(self, genes_K: IntArray) -> str:
+        return write_sentence(genes_K, self._source.vocabulary, self._config.num_genes)
+
+    def _genes(self, cell: LabelledCell, form: TargetForm) -> IntArray:
+        if form is TargetForm.PSEUDOBULK:
+            return self._pseudobulks[_population(cell)]
+        return self._source.table.genes_of(cell.row)
+
+
+def _population(cell: LabelledCell) -> str:
+    """Name the cells whose mean stands for this one: its condition, on its side only."""
+    return f"{cell.condition} | {cell.split}"
+
+
+def _require_sides(drafts: Sequence[Draft], config: CorpusConfig) -> None:
+    """Refuse a corpus in which a task lacks training prompts, or test prompts that were asked for.
+
+    Raises:
+        DataError: Naming the task and the side.
+    """
+    has_test = bool(config.split.holdout) or config.split.test_fraction > 0
+    sides = (Split.TRAIN, Split.TEST) if has_test else (Split.TRAIN,)
+    present = {(draft.task, draft.cell.split) for draft in drafts}
+    for task in config.tasks:
+        for side in sides:
+            if (task, side) not in present:
+                raise DataError(
+                    f"a task must have prompts on the {side} side, got none for {task} with "
+                    f"holdout {dict(config.split.holdout)} and test_fraction "
+                    f"{config.split.test_fraction}"
+                )
+
+
+def _count(drafts: Sequence[Draft], cells: Sequence[LabelledCell]) -> tuple[ConditionCount, ...]:
+    num_cells = Counter((cell.split, cell.condition) for cell in cells)
+    num_prompts = Counter((d.task, d.cell.split, d.cell.condition) for d in drafts)
+    return tuple(
+        ConditionCount(
+            task=task,
+            split=split,
+            condition=condition,
+            num_prompts=num,
+            num_cells=num_cells[split, condition],
+        )
+        for (task, split, condition), num in sorted(num_prompts.items())
+    )

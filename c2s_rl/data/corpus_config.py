@@ -1,0 +1,115 @@
+"""What a corpus is made of: tasks, obs columns, targets and the held-out line, as a config.
+
+Rules that need the cells themselves (does the column exist, does the control value occur) are
+checked when the cells are read, not here.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from c2s_rl.config import FrozenConfig
+from c2s_rl.data.splits import SplitConfig
+from c2s_rl.types import Task
+
+
+class TargetForm(StrEnum):
+    """What stands for the right answer."""
+
+    CELL = "cell"
+    """One real cell of the condition."""
+    PSEUDOBULK = "pseudobulk"
+    """Mean log1p(CP10k) expression of the condition's cells on the same side of the split."""
+
+
+class PromptLimits(FrozenConfig):
+    """Most prompts of each task and condition; which ones stay is decided by a hash of their id."""
+
+    train: int | None = Field(None, ge=1, description="Per condition, training side; null: all.")
+    test: int | None = Field(None, ge=1, description="Per condition, test side; null: all.")
+
+
+class CorpusConfig(FrozenConfig):
+    """Settings of the stage `corpus`."""
+
+    tasks: tuple[Task, ...] = Field(
+        (Task.CELL_GENERATION,), min_length=1, description="Tasks to make prompts for."
+    )
+    cell_type_column: str = Field("cell_type", description="obs column with the cell type.")
+    condition_column: str | None = Field(
+        None, description="obs column with the perturbation; needed for perturbation_response."
+    )
+    control: str | None = Field(
+        None, description="Value of condition_column that marks untreated cells."
+    )
+    donor_column: str | None = Field(
+        None, description="obs column; a cell and its control then come from the same donor."
+    )
+    pairs_per_cell: int = Field(
+        1, ge=1, description="Control cells drawn for each perturbed cell, one prompt each."
+    )
+    num_genes: int = Field(100, ge=1, description="Length of cell sentences, in genes.")
+    target: TargetForm = Field(
+        TargetForm.CELL, description="What the target text (what SFT trains on) is written from."
+    )
+    reward_target: TargetForm = Field(
+        TargetForm.CELL, description="What target_genes (what rewards compare with) ranks."
+    )
+    split: SplitConfig = Field(default_factory=SplitConfig, description="Training and test side.")
+    limits: PromptLimits = Field(default_factory=PromptLimits, description="Number of prompts.")
+    templates: dict[Task, Path] = Field(
+        default_factory=dict, description="Own template file per task, instead of the shipped one."
+    )
+    seed: int = Field(0, ge=0, description="Seeds the split, the pairing, wording and order.")
+
+    @property
+    def obs_columns(self) -> tuple[str, ...]:
+        """All obs columns that the corpus reads, each once."""
+        named = (self.cell_type_column, self.condition_column, self.donor_column)
+        split = (*self.split.holdout, self.split.group_column)
+        return tuple(dict.fromkeys(c for c in (*named, *split) if c is not None))
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> Self:
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"tasks must differ, got {[str(t) for t in self.tasks]}")
+        if Task.PERTURBATION_RESPONSE in self.tasks and self.condition_column is None:
+            raise ValueError("perturbation_response needs condition_column, got None")
+        unused = [task for task in self.templates if task not in self.tasks]
+        if unused:
+            raise ValueError(f"templates must be for one of the tasks, got {unused[0]}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_columns(self) -> Self:
+        if (self.condition_column is None) != (self.control is None):
+            raise ValueError(
+                "condition_column and control must be given together, "
+                f"got {self.condition_column!r} and {self.control!r}"
+            )
+        if self.cell_type_column == self.condition_column:
+            raise ValueError(
+                "cell_type_column and condition_column must differ, "
+                f"got {self.cell_type_column!r} twice"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_holdout(self) -> Self:
+        if self.condition_column is None or self.condition_column not in self.split.holdout:
+            return self
+        if self.control in self.split.holdout[self.condition_column]:
+            raise ValueError(
+                f"held-out values of {self.condition_column} must be perturbations, "
+                f"got the control {self.control!r}"
+            )
+        if not self.split.test_fraction:
+            # A held-out perturbation has no control cells of its own, and those of the training
+            # side must not be shown in test prompts.
+            raise ValueError(
+                f"holding out values of {self.condition_column} needs test_fraction > 0, so that "
+                "the test side has control cells, got 0"
+            )
+        return self

@@ -1,0 +1,104 @@
+"""What each cell is (type, perturbation, donor, control or not) and on which side it stands.
+
+Left out: what is made of the cells (`drafts.py`) and how the line is drawn (`splits.py`).
+
+Shape suffix: C cells.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from c2s_rl.data.cell_table import CellTable
+from c2s_rl.data.corpus_config import CorpusConfig
+from c2s_rl.data.splits import matches, require_value, split_cells
+from c2s_rl.errors import DataError
+from c2s_rl.types import Split
+
+
+@dataclass(frozen=True)
+class LabelledCell:
+    """What drafting needs to know of one cell."""
+
+    row: int
+    """Its place in the cell table."""
+    cell_id: str
+    """Unique id."""
+    cell_type: str
+    """Its label."""
+    perturbation: str
+    """Value of the condition column; '' without one."""
+    donor: str
+    """Value of the donor column; '' without one."""
+    split: Split
+    """Its side."""
+    is_control: bool
+    """Untreated; True for all cells without a condition column."""
+
+    @property
+    def condition(self) -> str:
+        """Name of the population it belongs to: 'CD14 Mono | IFN-beta', or the cell type alone."""
+        return f"{self.cell_type} | {self.perturbation}" if self.perturbation else self.cell_type
+
+
+@dataclass(frozen=True)
+class LabelledCells:
+    """The cells of a corpus and what must stay out of training."""
+
+    cells: tuple[LabelledCell, ...]
+    """Cells that have every label, in the order of the table."""
+    held_out_cells: frozenset[str]
+    """Ids of cells with a held-out value."""
+    held_out_conditions: frozenset[str]
+    """Conditions held out as a whole: by their cell type or perturbation, not by a donor."""
+
+
+def label_cells(table: CellTable, config: CorpusConfig) -> LabelledCells:
+    """Read the labels of all cells and draw the held-out line through them.
+
+    Cells that lack a label (type, condition, donor or split group) are left out.
+
+    Args:
+        table: Cells with the obs columns that `config` names.
+        config: Columns, control value and split rules.
+
+    Raises:
+        DataError: If no cell has all labels, or a control or held-out value does not occur.
+    """
+    named = (config.cell_type_column, config.condition_column, config.donor_column)
+    needed = [c for c in (*named, config.split.group_column) if c is not None]
+    has_all_C = np.logical_and.reduce([table.obs[column] != "" for column in needed])
+    rows = np.flatnonzero(has_all_C)
+    if not len(rows):
+        raise DataError(f"cells must have labels, got none with all of {needed}")
+    obs = {column: table.obs[column][rows] for column in config.obs_columns}
+    if config.condition_column is not None and config.control is not None:
+        what = f"the control value of {config.condition_column}"
+        require_value(obs[config.condition_column], config.control, what)
+    ids = [table.cell_ids[row] for row in rows]
+    split = split_cells(ids, obs, config.split, seed=config.seed)
+    blank = np.full(len(rows), "")
+    perturbations = obs.get(config.condition_column or "", blank)
+    donors = obs.get(config.donor_column or "", blank)
+    cells = tuple(
+        LabelledCell(
+            row=int(rows[i]),
+            cell_id=ids[i],
+            cell_type=str(obs[config.cell_type_column][i]),
+            perturbation=str(perturbations[i]),
+            donor=str(donors[i]),
+            split=Split.TEST if split.is_test_C[i] else Split.TRAIN,
+            is_control=config.control is None or str(perturbations[i]) == config.control,
+        )
+        for i in range(len(rows))
+    )
+    labels = {config.cell_type_column, config.condition_column}
+    rules = {c: values for c, values in config.split.holdout.items() if c in labels}
+    is_held_out_condition = matches(obs, rules)
+    return LabelledCells(
+        cells=cells,
+        held_out_cells=frozenset(ids[i] for i in np.flatnonzero(split.is_held_out_C)),
+        held_out_conditions=frozenset(
+            cells[i].condition for i in np.flatnonzero(is_held_out_condition)
+        ),
+    )

@@ -22,9 +22,7 @@ from c2s_rl.cells.sentence import RankModel, sentence_to_expression
 from c2s_rl.evaluation.rank import (
     DoubleArray,
     TauVariant,
-    kendall_tau,
     pearson_rows,
-    program_ranks,
     program_tau,
 )
 from c2s_rl.types import IntArray, ParsedCell, PromptRecord
@@ -66,6 +64,8 @@ class MetricInfo:
     """Which way it improves."""
     decimals: int = 3
     """Digits after the point that are worth printing."""
+    is_share: bool = False
+    """Printed in percent."""
 
 
 METRICS: Mapping[Metric, MetricInfo] = {
@@ -88,7 +88,10 @@ METRICS: Mapping[Metric, MetricInfo] = {
         Better.HIGHER,
     ),
     Metric.ALL_TAU: MetricInfo(
-        "all-gene tau", "Kendall's tau over every gene of the data set.", Better.HIGHER
+        "all-gene tau",
+        "Kendall's tau over every gene of the data set; genes that an answer does not name are "
+        "tied, so even a perfect answer stays far below 1.",
+        Better.HIGHER,
     ),
     Metric.ALL_PEARSON: MetricInfo(
         "all-gene r", "Pearson correlation over every gene of the data set.", Better.HIGHER
@@ -97,20 +100,36 @@ METRICS: Mapping[Metric, MetricInfo] = {
         "gene overlap",
         "Share of the target's top genes that the answer names, in any order.",
         Better.HIGHER,
+        decimals=1,
+        is_share=True,
     ),
     Metric.VALIDITY: MetricInfo(
         "valid words",
         "Share of words that are a known gene symbol, named for the first time.",
         Better.HIGHER,
+        decimals=1,
+        is_share=True,
     ),
     Metric.DUPLICATE_RATE: MetricInfo(
-        "repeated genes", "Share of words that repeat a gene already named.", Better.LOWER
+        "repeated genes",
+        "Share of words that repeat a gene already named.",
+        Better.LOWER,
+        decimals=1,
+        is_share=True,
     ),
     Metric.UNKNOWN_RATE: MetricInfo(
-        "unknown words", "Share of words that are no gene symbol of the data set.", Better.LOWER
+        "unknown words",
+        "Share of words that are no gene symbol of the data set.",
+        Better.LOWER,
+        decimals=1,
+        is_share=True,
     ),
     Metric.TRUNCATED_RATE: MetricInfo(
-        "cut off", "Share of answers that hit the length limit before they ended.", Better.LOWER
+        "cut off",
+        "Share of answers that hit the length limit before they ended.",
+        Better.LOWER,
+        decimals=1,
+        is_share=True,
     ),
     Metric.NUM_WORDS: MetricInfo("length", "Words in an answer.", Better.NEITHER, decimals=1),
 }
@@ -248,20 +267,16 @@ def _tau(
     *,
     control: IntArray | None = None,
 ) -> AnswerScores:
-    taus_B = program_tau(
-        cells,
+    taus = program_tau(
+        [*cells, target],
         target,
         genes_N,
         num_vocabulary=yardstick.num_vocabulary,
         variant=yardstick.variant,
         control_genes_K=control,
     )
-    ranks_N = program_ranks(target, genes_N, yardstick.num_vocabulary)
-    if control is not None:
-        ranks_N = ranks_N - program_ranks(control, genes_N, yardstick.num_vocabulary)
-    return _settle(
-        taus_B, is_target_flat=bool(np.isnan(kendall_tau(ranks_N, ranks_N, variant="b")))
-    )
+    # The target against itself is nan only when it has no order to be compared with.
+    return _settle(taus[:-1], is_target_flat=bool(np.isnan(taus[-1])))
 
 
 def _pearson_scores(

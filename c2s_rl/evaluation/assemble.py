@@ -1,0 +1,107 @@
+"""From scored answers to the report: draws the pictures and picks the samples.
+
+Scores are not computed here (`summary.py`), nor is HTML written (`report.py`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+
+from c2s_rl.cells.vocabulary import Vocabulary
+from c2s_rl.evaluation.cell_map import REAL, LabelledCells, map_cells
+from c2s_rl.evaluation.cell_metrics import Yardstick
+from c2s_rl.evaluation.cell_plots import rank_fit, rank_profile, umap_picture
+from c2s_rl.evaluation.forest_plot import forest
+from c2s_rl.evaluation.plots import Picture
+from c2s_rl.evaluation.real_cells import RealCells
+from c2s_rl.evaluation.report import Pictures, RunInfo, render_report
+from c2s_rl.evaluation.result import Evaluation
+from c2s_rl.evaluation.samples import make_samples
+from c2s_rl.evaluation.training_plot import training_curves
+from c2s_rl.types import Group, Split
+
+
+@dataclass(frozen=True, eq=False)
+class ReportMaterial:
+    """What pictures and samples are made from."""
+
+    evaluation: Evaluation
+    """All numbers."""
+    groups: Mapping[str, Sequence[Group]]
+    """Policy to its answers, one group a prompt, all in one order."""
+    real: RealCells
+    """Measured cells."""
+    yardstick: Yardstick
+    """Program, rank model and cut."""
+    vocabulary: Vocabulary
+    """Gene symbols."""
+
+
+def assemble_report(
+    material: ReportMaterial,
+    run: RunInfo,
+    *,
+    metrics: Sequence[Mapping[str, float]],
+    max_map_cells: int,
+    num_samples: int,
+) -> str:
+    """Make the report's HTML.
+
+    Args:
+        material: Numbers, answers and cells.
+        run: What the report says about the run.
+        metrics: Steps of the alignment; empty draws no curves.
+        max_map_cells: Most cells of one origin on the map; 0 draws none.
+        num_samples: Conditions to show sentences of.
+    """
+    yardstick, evaluation = material.yardstick, material.evaluation
+    profile = rank_profile(material.real.cells)
+    pictures = Pictures(
+        training=training_curves(metrics),
+        forest=forest(evaluation),
+        cell_map=_map_picture(material, max_map_cells) if max_map_cells else None,
+        rank_fit=rank_fit(profile, yardstick.rank_model, yardstick.num_genes),
+    )
+    samples = make_samples(
+        material.groups,
+        material.vocabulary,
+        frozenset(yardstick.program_N.tolist()),
+        num_genes=yardstick.num_genes,
+        num_samples=num_samples,
+    )
+    return render_report(evaluation, run, pictures, samples)
+
+
+def _map_picture(material: ReportMaterial, max_cells: int) -> Picture | None:
+    """Draw held-out real cells of the evaluated conditions and the policies' answers to them."""
+    cells = {REAL: _real_cells(material)}
+    cells |= {name: _answers(groups) for name, groups in material.groups.items()}
+    cell_map = map_cells(
+        cells, material.yardstick, max_cells=max_cells, seed=material.evaluation.seed
+    )
+    return None if cell_map is None else umap_picture(cell_map)
+
+
+def _real_cells(material: ReportMaterial) -> LabelledCells:
+    """One cell of each condition in turn, so that a cut keeps all conditions."""
+    real = material.real
+    pools = [
+        [(row, condition) for row in rows]
+        for condition, rows in real.target_rows[Split.TEST].items()
+        if condition in material.evaluation.conditions
+    ]
+    in_turn = [pair for pair in chain.from_iterable(zip_longest(*pools)) if pair is not None]
+    return LabelledCells(
+        [real.cells.genes_of(row) for row, _ in in_turn], [condition for _, condition in in_turn]
+    )
+
+
+def _answers(groups: Sequence[Group]) -> LabelledCells:
+    """First answers to all prompts, then second ones, and so on; empty answers are no cells."""
+    pairs = [
+        (cell.genes_K, group.record.condition)
+        for cells in zip(*(group.cells_G for group in groups), strict=True)
+        for cell, group in zip(cells, groups, strict=True)
+        if len(cell.genes_K)
+    ]
+    return LabelledCells([genes for genes, _ in pairs], [condition for _, condition in pairs])

@@ -1,0 +1,144 @@
+"""What an evaluation found, as data: the content of evaluation.json, and how numbers are written.
+
+Everything that is printed, drawn or put into the report is read from an `Evaluation`; nothing is
+computed here.
+"""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from c2s_rl.evaluation.bootstrap import Interval
+from c2s_rl.evaluation.cell_metrics import METRICS, Metric
+from c2s_rl.evaluation.rank import TauVariant
+
+SCHEMA_VERSION = 1
+PRIMARY = Metric.PROGRAM_TAU
+ABSENT = "-"
+NO_BREAK = "\N{NO-BREAK SPACE}"  # keeps a number and its unit on one line
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MethodKind(StrEnum):
+    """What a column of the table stands for."""
+
+    NULL = "null"
+    """Needs no model; a policy must beat it."""
+    POLICY = "policy"
+    CEILING = "ceiling"
+    """Real against real; no policy can be asked for more."""
+
+
+class MethodResult(_Frozen):
+    """One column of the table."""
+
+    name: str = Field(description="Heading, for example 'SFT' or 'copy control'.")
+    kind: MethodKind = Field(description="Null baseline, policy or ceiling.")
+    definition: str = Field(description="How its answers are made, in one sentence.")
+    absent_reason: str = Field(default="", description="Why it has no answers; '' when it has.")
+    metrics: dict[Metric, Interval] = Field(
+        default_factory=dict, description="Mean over conditions with its 95 % interval."
+    )
+    per_condition: dict[str, dict[Metric, Interval]] = Field(
+        default_factory=dict, description="The same within each condition."
+    )
+    num_answers: int = Field(default=0, description="Answers scored, over all prompts.")
+    num_flat: dict[Metric, int] = Field(
+        default_factory=dict,
+        description="Answers that ordered nothing of the genes in question; they count as 0.",
+    )
+
+
+class Difference(_Frozen):
+    """Candidate minus baseline on the same prompts."""
+
+    candidate: str = Field(description="Name of the policy that should be better.")
+    baseline: str = Field(description="Name of the policy that it is compared with.")
+    metrics: dict[Metric, Interval] = Field(description="Paired difference over all conditions.")
+    per_condition: dict[str, dict[Metric, Interval]] = Field(
+        description="Paired difference within each condition."
+    )
+
+
+class Outcome(StrEnum):
+    """What the paired difference of the primary metric says."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    UNDECIDED = "undecided"
+    NOT_COMPARED = "not_compared"
+
+
+class Verdict(_Frozen):
+    """The result in words."""
+
+    outcome: Outcome = Field(description="What the paired 95 % interval says.")
+    headline: str = Field(description="One sentence with the numbers.")
+    is_at_a_price: bool = Field(default=False, description="A guard metric became worse.")
+    price: str = Field(description="What became worse beside it, or that nothing did.")
+    scale: str = Field(description="Where null baselines and ceiling lie.")
+
+
+class Evaluation(_Frozen):
+    """Everything that one evaluation found."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Format of this file.")
+    program: str = Field(description="Name of the gene program.")
+    program_source: str = Field(description="Where the gene program comes from.")
+    program_genes: tuple[str, ...] = Field(description="Its genes that the data set has.")
+    num_program_genes_absent: int = Field(description="Its genes that the data set lacks.")
+    variant: TauVariant = Field(description="Kendall's tau a or b.")
+    num_genes: int = Field(description="Genes that a sentence is asked for.")
+    samples_per_prompt: int = Field(description="Answers that a policy gives to each prompt.")
+    conditions: dict[str, int] = Field(description="Held-out condition to its number of prompts.")
+    unseen_conditions: tuple[str, ...] = Field(
+        description="Those of them that no training prompt asks for."
+    )
+    bootstrap_draws: int = Field(description="Draws behind every interval.")
+    seed: int = Field(description="Seed of prompts, baselines and bootstrap.")
+    skipped: dict[str, int] = Field(description="Reason to the held-out prompts not evaluated.")
+    methods: tuple[MethodResult, ...] = Field(description="Columns of the table, in order.")
+    difference: Difference | None = Field(description="The comparison of two policies, if asked.")
+    verdict: Verdict = Field(description="The result in words.")
+
+    @property
+    def num_prompts(self) -> int:
+        """Held-out prompts evaluated, over all conditions."""
+        return sum(self.conditions.values())
+
+    def method(self, name: str) -> MethodResult:
+        """Return the column of that name.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        for method in self.methods:
+            if method.name == name:
+                return method
+        raise KeyError(name)
+
+
+def format_value(metric: Metric, value: float | None, *, is_signed: bool = False) -> str:
+    """Write a value in the unit and precision of its metric; '-' when there is none."""
+    if value is None:
+        return ABSENT
+    info = METRICS[metric]
+    sign = "+" if is_signed else ""
+    if info.is_share:
+        points = " points" if is_signed else f"{NO_BREAK}%"
+        return f"{100 * value:{sign}.{info.decimals}f}{points}"
+    return f"{value:{sign}.{info.decimals}f}"
+
+
+def format_range(metric: Metric, interval: Interval, *, is_signed: bool = False) -> str:
+    """Write the ends of an interval as 'low to high' without unit; '' when it has none."""
+    if interval.low is None or interval.high is None:
+        return ""
+    info = METRICS[metric]
+    scale = 100 if info.is_share else 1
+    sign = "+" if is_signed else ""
+    low, high = (f"{scale * end:{sign}.{info.decimals}f}" for end in (interval.low, interval.high))
+    return f"{low} to {high}"

@@ -1,0 +1,301 @@
+"""Evaluation: policies on held-out prompts beside null baselines and ceiling, and the report.
+
+Command: `c2s-rl evaluate --config FILE` (section `evaluate`). The stage does not sample: whoever
+runs it gets the prompts from `select_prompts`, has every policy answer them, and hands the parsed
+groups to `run`, which writes evaluation.json and report.html. Scores of text answers (cell type
+names) are left out.
+
+Shape suffix: P prompts.
+"""
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from c2s_rl.cells.programs import load_program, program_indices
+from c2s_rl.cells.sentence import stable_hash
+from c2s_rl.cells.vocabulary import unknown_name
+from c2s_rl.config import FrozenConfig
+from c2s_rl.data.prompt_set import PromptSet
+from c2s_rl.data.shards import CellManifest, read_cells, read_manifest
+from c2s_rl.errors import ConfigError, DataError, StageError
+from c2s_rl.evaluation.cell_metrics import Yardstick, has_program_order
+from c2s_rl.evaluation.methods import Drawing, ceilings, null_baselines, policy_method
+from c2s_rl.evaluation.rank import TauVariant
+from c2s_rl.evaluation.real_cells import RealCells, gather_real_cells
+from c2s_rl.evaluation.report import RunInfo
+from c2s_rl.evaluation.result import Evaluation
+from c2s_rl.evaluation.summary import Resampling, compare, score_methods, summarise
+from c2s_rl.evaluation.verdict import give_verdict
+from c2s_rl.runlog import read_metrics
+from c2s_rl.types import Group, PromptRecord, Split, Task
+
+EVALUATION = "evaluation.json"
+REPORT = "report.html"
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluateConfig(FrozenConfig):
+    """Settings of the stage `evaluate`."""
+
+    program: str = Field(description="Shipped gene program, or 'file.gmt:SET_NAME'.")
+    variant: TauVariant = Field(TauVariant.B, description="Kendall's tau: b (tie-corrected) or a.")
+    task: Task | None = Field(
+        None, description="Which prompts; null takes the one task whose answers are cells."
+    )
+    conditions: tuple[str, ...] = Field(
+        (), description="Held-out conditions to evaluate; empty takes all."
+    )
+    num_prompts: int = Field(
+        64, ge=1, description="Held-out prompts, spread evenly over conditions."
+    )
+    samples_per_prompt: int = Field(8, ge=1, description="Answers of each policy to each prompt.")
+    baseline: str = Field("SFT", description="Policy that the candidate is compared with.")
+    candidate: str = Field("GRPO", description="Policy that should be better.")
+    bootstrap_draws: int = Field(2000, ge=100, description="Draws behind every 95 % interval.")
+    umap_cells: int = Field(
+        400, ge=0, description="Most cells of one origin on the map; 0 draws none and saves 20 s."
+    )
+    num_samples_shown: int = Field(3, ge=0, description="Conditions with sentences in the report.")
+    seed: int = Field(0, ge=0, description="Seeds prompts, baselines, bootstrap and map.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.baseline == self.candidate:
+            raise ValueError(f"baseline and candidate must differ, got {self.candidate!r} twice")
+        if self.task is Task.CELL_TYPE_ANNOTATION:
+            raise ValueError(f"task must be one whose answers are cells, got {self.task.value!r}")
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The held-out prompts of an evaluation."""
+
+    records_P: tuple[PromptRecord, ...]
+    """[P] prompts, one condition after the other and round again."""
+    skipped: Mapping[str, int]
+    """Reason to the number of held-out prompts of the task left out; reasons without any absent."""
+
+
+def select_prompts(config: EvaluateConfig, prompt_set: PromptSet) -> Selection:
+    """Choose held-out prompts, spread evenly over conditions, by a hash of their ids.
+
+    Args:
+        config: Which and how many.
+        prompt_set: Prompts of the corpus; its order has no influence.
+
+    Returns:
+        At most `num_prompts` prompts: one of each condition in turn, until there are enough.
+        Prompts whose target expresses no gene of the program cannot be scored and are counted.
+
+    Raises:
+        ConfigError: If a condition or the task is not held out, or more than one task could be
+            meant.
+        StageError: If no prompt can be evaluated.
+    """
+    program_N = program_indices(load_program(config.program), prompt_set.vocabulary)
+    records = _of_task(config, prompt_set)
+    wanted = _of_conditions(config, records)
+    usable = [record for record in wanted if has_program_order(record, program_N)]
+    by_condition: defaultdict[str, list[PromptRecord]] = defaultdict(list)
+    for record in sorted(usable, key=lambda r: stable_hash(f"eval|{r.prompt_id}", config.seed)):
+        by_condition[record.condition].append(record)
+    rounds = zip_longest(*(by_condition[name] for name in sorted(by_condition)))
+    in_turn = [record for group in rounds for record in group if record is not None]
+    if not in_turn:
+        raise StageError(
+            f"an evaluation needs held-out prompts whose target expresses {config.program}, "
+            f"got none among {len(records)} held-out prompts"
+        )
+    skipped = {
+        "of other conditions": len(records) - len(wanted),
+        "the target expresses no gene of the program": len(wanted) - len(usable),
+        "more than num_prompts": max(0, len(in_turn) - config.num_prompts),
+    }
+    return Selection(
+        tuple(in_turn[: config.num_prompts]),
+        {reason: number for reason, number in skipped.items() if number},
+    )
+
+
+def run(
+    config: EvaluateConfig,
+    *,
+    prompt_set: PromptSet,
+    cells: Path,
+    groups_by_policy: Mapping[str, Sequence[Group]],
+    metrics: Path | None,
+    run_info: RunInfo,
+    output: Path,
+) -> Evaluation:
+    """Score every policy, baselines and ceiling, and write evaluation.json and report.html.
+
+    Args:
+        config: Settings.
+        prompt_set: The whole corpus, both sides: training cells make the mean cell.
+        cells: Folder of the cell shards that the corpus was made from.
+        groups_by_policy: Policy name to one group for each prompt of `select_prompts`, in any
+            order, each with `samples_per_prompt` answers; the order of policies is the columns'.
+        metrics: metrics.jsonl of the alignment, for the curves; None draws none.
+        run_info: What the report says about the run.
+        output: Folder for both files; created.
+
+    Raises:
+        StageError: If a policy did not answer exactly the selected prompts.
+        ConfigError: If two policies or more were sampled, but not those to compare.
+        DataError: If cells and corpus do not belong together.
+    """
+    selection = select_prompts(config, prompt_set)
+    groups = {
+        name: _in_order(name, answers, selection, config.samples_per_prompt)
+        for name, answers in groups_by_policy.items()
+    }
+    _check_names(config, list(groups))
+    manifest = read_manifest(cells)
+    _check_vocabularies(manifest, prompt_set)
+    real = gather_real_cells(prompt_set.records, read_cells(cells), len(manifest.symbols))
+    yardstick = Yardstick(
+        program_N=program_indices(load_program(config.program), prompt_set.vocabulary),
+        rank_model=manifest.rank_model,
+        num_genes=prompt_set.num_genes,
+        num_vocabulary=len(manifest.symbols),
+        variant=config.variant,
+    )
+    evaluation = _evaluate(config, selection, groups, real, yardstick, prompt_set)
+    from c2s_rl.evaluation.assemble import ReportMaterial, assemble_report  # matplotlib: 0.5 s
+
+    material = ReportMaterial(evaluation, groups, real, yardstick, prompt_set.vocabulary)
+    html = assemble_report(
+        material,
+        run_info,
+        metrics=[] if metrics is None else read_metrics(metrics),
+        max_map_cells=config.umap_cells,
+        num_samples=config.num_samples_shown,
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    _replace_text(output / EVALUATION, evaluation.model_dump_json(indent=1) + "\n")
+    _replace_text(output / REPORT, html)
+    logger.info("wrote %s and %s to %s", EVALUATION, REPORT, output)
+    return evaluation
+
+
+def _of_task(config: EvaluateConfig, prompt_set: PromptSet) -> list[PromptRecord]:
+    """Held-out prompts of the task to evaluate, whose answers are cells."""
+    held_out = [
+        record
+        for record in prompt_set.records
+        if record.split is Split.TEST and record.task is not Task.CELL_TYPE_ANNOTATION
+    ]
+    tasks = sorted({record.task for record in held_out})
+    if config.task is None and len(tasks) > 1:
+        raise ConfigError(f"task must be named when several are held out, got {tasks}")
+    if config.task is not None and config.task not in tasks:
+        raise ConfigError(f"task must be one of the held-out {tasks}, got {config.task.value!r}")
+    return [record for record in held_out if config.task in {None, record.task}]
+
+
+def _of_conditions(
+    config: EvaluateConfig, records: Sequence[PromptRecord]
+) -> Sequence[PromptRecord]:
+    known = sorted({record.condition for record in records})
+    for condition in config.conditions:
+        if condition not in known:
+            raise ConfigError(unknown_name("a held-out condition", condition, known, "the corpus"))
+    return [r for r in records if r.condition in (config.conditions or known)]
+
+
+def _in_order(
+    name: str, groups: Sequence[Group], selection: Selection, num_samples: int
+) -> list[Group]:
+    """Put a policy's groups into the order of the prompts; each exactly once, whole."""
+    by_id = {group.record.prompt_id: group for group in groups}
+    wanted = [record.prompt_id for record in selection.records_P]
+    if len(groups) != len(wanted) or set(by_id) != set(wanted):
+        raise StageError(
+            f"{name} must answer each of the {len(wanted)} selected prompts once, got "
+            f"{len(groups)} groups for {len(set(by_id) & set(wanted))} of them"
+        )
+    for group in groups:
+        if len(group.cells_G) != num_samples:
+            raise StageError(
+                f"{name} must give samples_per_prompt={num_samples} answers, got "
+                f"{len(group.cells_G)} to prompt {group.record.prompt_id!r}"
+            )
+    return [by_id[prompt_id] for prompt_id in wanted]
+
+
+def _check_names(config: EvaluateConfig, names: Sequence[str]) -> None:
+    """One policy alone is only described; of several, the two to compare must be there."""
+    if not names:
+        raise StageError("an evaluation needs the answers of at least one policy, got none")
+    for key, name in (("baseline", config.baseline), ("candidate", config.candidate)):
+        if len(names) > 1 and name not in names:
+            raise ConfigError(unknown_name(key, name, names, "the sampled policies"))
+
+
+def _check_vocabularies(manifest: CellManifest, prompt_set: PromptSet) -> None:
+    if manifest.symbols != prompt_set.vocabulary.symbols:
+        raise DataError(
+            "cells and corpus must have the same gene symbols, got "
+            f"{len(manifest.symbols)} in the cells and {len(prompt_set.vocabulary)} in the corpus"
+        )
+
+
+def _evaluate(
+    config: EvaluateConfig,
+    selection: Selection,
+    groups: Mapping[str, Sequence[Group]],
+    real: RealCells,
+    yardstick: Yardstick,
+    prompt_set: PromptSet,
+) -> Evaluation:
+    """Score all methods and put the numbers together."""
+    records_P = selection.records_P
+    drawing = Drawing(prompt_set.num_genes, config.samples_per_prompt, config.seed)
+    methods = [
+        *null_baselines(records_P, real, drawing),
+        *(policy_method(name, answers) for name, answers in groups.items()),
+        *ceilings(records_P, real, drawing),
+    ]
+    scored = score_methods(methods, records_P, yardstick)
+    resampling = Resampling(config.bootstrap_draws, config.seed)
+    results = tuple(summarise(one, records_P, resampling) for one in scored.values())
+    difference = None
+    if len(groups) > 1:
+        candidate, baseline = scored[config.candidate], scored[config.baseline]
+        difference = compare(candidate, baseline, records_P, resampling)
+    program = load_program(config.program)
+    counts = Counter(record.condition for record in records_P)
+    trained = {r.condition for r in prompt_set.records if r.split is Split.TRAIN}
+    return Evaluation(
+        program=program.name,
+        program_source=program.source,
+        program_genes=tuple(prompt_set.vocabulary.symbols[n] for n in yardstick.program_N),
+        num_program_genes_absent=len(program.symbols) - len(yardstick.program_N),
+        variant=config.variant,
+        num_genes=prompt_set.num_genes,
+        samples_per_prompt=config.samples_per_prompt,
+        conditions=dict(sorted(counts.items())),
+        unseen_conditions=tuple(sorted(counts.keys() - trained)),
+        bootstrap_draws=config.bootstrap_draws,
+        seed=config.seed,
+        skipped=dict(selection.skipped),
+        methods=results,
+        difference=difference,
+        verdict=give_verdict(results, difference),
+    )
+
+
+def _replace_text(path: Path, text: str) -> None:
+    """Write aside and rename, so that a kill leaves the old file or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -67,7 +67,9 @@ def examine(config: Path | None, overrides: Sequence[str] = ()) -> list[Check]:
 
 def _machine_checks(machine: Machine) -> Iterator[Check]:
     is_known_python = machine.python.startswith(("3.11.", "3.12."))
-    yield Check("Python", machine.python, is_known_python, "" if is_known_python else "3.11 or 3.12")
+    yield Check(
+        "Python", machine.python, is_known_python, "" if is_known_python else "3.11 or 3.12"
+    )
     features = ", ".join(machine.cpu_features) or "no known vector features"
     yield Check("cores", f"{machine.num_cores} ({machine.architecture}: {features})")
     yield Check("memory", f"{machine.memory_gib:.1f} GiB")

@@ -82,7 +82,9 @@ def inspect_machine(folder: Path) -> Machine:
 
 def free_gib(folder: Path) -> float:
     """Free space, GiB, of the file system that `folder` is on or will be made on."""
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    existing = next(
+        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
+    )
     return shutil.disk_usage(existing).free / GIB
 
 

@@ -1,0 +1,137 @@
+"""The command line: one command a stage, `run` for all of them, `doctor` for the machine.
+
+Every command reads the same run config. Nothing heavy is imported before a command really runs, so
+that `c2s-rl --help` answers at once. What a user can cause (a C2SError) ends with one line and exit
+code 2; anything else is a bug of ours and shows its traceback.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from c2s_rl.errors import C2SError
+
+EXIT_USER_ERROR = 2
+
+STAGES = {
+    "convert": "Cells of an .h5ad file to shards of ranked genes.",
+    "corpus": "Cell shards to prompts and targets, split into training and held-out.",
+    "base-model": "The language model that training starts from.",
+    "sft": "Supervised fine-tuning on prompts and targets.",
+    "align": "GRPO: align the policy with biological rewards.",
+    "evaluate": "Compare the policies on held-out prompts; writes report.html.",
+}
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", metavar="FILE", help="The run's YAML file.", show_default=False)
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        default_factory=list,
+        help="Override a key of the config, for example align.num_steps=10. May be repeated.",
+        show_default=False,
+    ),
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what another config made in the same folder.")
+]
+
+app = typer.Typer(
+    name="c2s-rl",
+    help="Align Cell2Sentence language models with biological rewards by GRPO.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def configure(
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, help="Also show details (-v) and libraries (-vv)."
+        ),
+    ] = 0,
+) -> None:
+    """Set up logging for all commands; the help text is the app's."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    console = Console(stderr=True)
+    handler = RichHandler(console=console, show_path=False, markup=False, log_time_format="%X")
+    # Libraries log for their own developers: they are heard only when something is wrong.
+    logging.basicConfig(
+        level=logging.INFO if verbose > 1 else logging.WARNING,
+        format="%(message)s",
+        handlers=[handler],
+    )
+    for package in ("c2s_rl", "rewards", "actors"):
+        logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def _add_stage(name: str, help_text: str) -> None:
+    @app.command(name, help=help_text)
+    def command(
+        *, config: ConfigOption, overrides: SetOption, overwrite: OverwriteOption = False
+    ) -> None:
+        from actors.jobs import load_run, run_stage
+
+        run_stage(load_run(config, overrides), name.replace("-", "_"), overwrite=overwrite)
+
+
+for _name, _help in STAGES.items():
+    _add_stage(_name, _help)
+
+
+@app.command("run")
+def run_command(
+    *, config: ConfigOption, overrides: SetOption, overwrite: OverwriteOption = False
+) -> None:
+    """All stages that the config has a section for; what is done already is reused."""
+    from actors.jobs import load_run, run_all
+
+    run_all(load_run(config, overrides), overwrite=overwrite)
+
+
+@app.command("doctor")
+def doctor_command(
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Also check what this run needs."),
+    ] = None,
+    overrides: SetOption,
+) -> None:
+    """What this machine has, which engine will be used, and what is missing for a config."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from c2s_rl.doctor import examine
+
+    checks = examine(config, overrides)
+    table = Table(box=None, show_header=False)
+    for check in checks:
+        mark = Text("ok", "green") if check.is_ok else Text("missing", "bold red")
+        # Text, not markup: a path or a message may hold square brackets.
+        table.add_row(mark, check.subject, Text(check.found), Text(check.advice, "yellow"))
+    Console().print(table)
+    if not all(check.is_ok for check in checks):
+        raise typer.Exit(EXIT_USER_ERROR)
+
+
+def main() -> None:
+    """Run the command line; ends the process with 0, 1 (bug), 2 (user error) or 130 (Ctrl-C)."""
+    try:
+        app()
+    except C2SError as error:
+        message = " ".join(str(error).split())  # one line, whatever a library put into it
+        typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
+        sys.exit(EXIT_USER_ERROR)

@@ -1,7 +1,7 @@
 """The stages of a run as jobs: each knows its folders, its neighbours and what it needs of Ray.
 
-`c2s-rl <stage>` and `ray job submit -- python -m c2s_rl <stage>` both end here. A stage that is done
-is reused, one that was killed goes on; see `actors/stages.py`.
+`c2s-rl <stage>` and `ray job submit -- python -m c2s_rl <stage>` both end here. A stage that is
+done is reused, one that was killed goes on; see `actors/stages.py`.
 """
 
 import io

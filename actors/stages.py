@@ -81,8 +81,8 @@ class StageLedger:
         if record or output.exists():
             if not overwrite:
                 raise StageError(
-                    f"stage {key.stage!r} must go on with the config that made {output}, "
-                    f"got {_changes(record, key)}; choose another name, or --overwrite to replace it"
+                    f"stage {key.stage!r} must go on with the config that made {output}, got "
+                    f"{_changes(record, key)}; choose another name, or --overwrite to replace it"
                 )
             logger.info("removing %s, made by another config", output)
             if output.is_dir():

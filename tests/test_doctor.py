@@ -42,7 +42,9 @@ def test_unset_variable_in_the_data_path_is_named(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(("num_gpus", "expected"), [(3, ["GPUs reserved"]), (4, [])])
 def test_gpus_of_engine_and_learner_add_up(num_gpus: int, expected: list[str]) -> None:
     run = run_of(
-        **ALIGN, learner={"num_workers": 3, "num_gpus": 1}, rollout={"num_workers": 1, "num_gpus": 1}
+        **ALIGN,
+        learner={"num_workers": 3, "num_gpus": 1},
+        rollout={"num_workers": 1, "num_gpus": 1},
     )
     machine = Machine("3.11.7", "x86_64", 8, (), 64.0, 9.0, 99.0, (Gpu("H100", 80.0),) * num_gpus)
     assert missing(list(run_checks(run, machine))) == expected

@@ -1,0 +1,181 @@
+"""The Kendall reward, by hand and against scipy."""
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from c2s_rl.cells.parse import parse_cell
+from c2s_rl.cells.programs import load_program
+from c2s_rl.cells.vocabulary import Vocabulary
+from c2s_rl.config import FrozenConfig
+from c2s_rl.errors import ConfigError, RewardError
+from c2s_rl.types import Completion, Group, PromptRecord, Split, Task
+from rewards import load_reward
+from rewards.base import RewardBatch, RewardResult, RewardScope, score_checked
+from rewards.composite import CompositeReward, RewardSpec
+
+PROGRAM = "hallmark_interferon_alpha_response"
+# the first five genes of the program, then three others
+SYMBOLS = (*load_program(PROGRAM).symbols[:5], "X1", "X2", "X3")
+VOCABULARY = Vocabulary(SYMBOLS, SYMBOLS)
+A, B, C, D, E, X1, X2, X3 = SYMBOLS
+
+
+def make_group(texts, *, target=(0, 1, 2, 3, 4), context=(), condition="c"):
+    record = PromptRecord(
+        "p1",
+        "?",
+        " !",
+        Task.CELL_GENERATION,
+        condition,
+        "",
+        "",
+        Split.TRAIN,
+        np.array(target, dtype=np.int32),
+        np.array(context, dtype=np.int32),
+    )
+    completions = tuple(Completion(t, (1,), (0.0,), 0, is_truncated=False) for t in texts)
+    cells = tuple(parse_cell(t, VOCABULARY, is_truncated=False) for t in texts)
+    return Group(record, (1,), completions, cells)
+
+
+def scores(texts, options=None, **kwargs):
+    reward = load_reward("kendall", {"program": PROGRAM} | (options or {}))
+    return list(reward.score(RewardBatch((make_group(texts, **kwargs),), VOCABULARY)).scores)
+
+
+def test_right_order_scores_one_and_reversed_minus_one():
+    assert scores([f"{A} {B} {C} {D} {E}", f"{E} {D} {C} {B} {A}"]) == pytest.approx([1.0, -1.0])
+
+
+def test_genes_that_were_not_written_share_the_last_rank():
+    # written A B: ranks 1 2 3 3 3 against 1 2 3 4 5; scipy's tau-b counts the three ties
+    expected = kendalltau([1, 2, 3, 3, 3], [1, 2, 3, 4, 5]).statistic
+    assert scores([f"{A} {B}"]) == [pytest.approx(expected)]
+
+
+def test_a_repeated_or_unknown_word_earns_nothing():
+    # without the repeat and the invented symbol both are the sentence A B C
+    plain, noisy = scores([f"{A} {B} {C}", f"{A} {A} {B} NOGENE {A} {C}"])
+    assert noisy == plain
+
+
+def test_no_program_gene_scores_zero():
+    assert scores([f"{X1} {X2}", ""]) == [0.0, 0.0]
+
+
+def test_target_without_program_genes_abstains():
+    assert scores([f"{A} {B}", f"{B} {A}"], target=(5, 6)) == [None, None]
+
+
+def test_variant_a_is_the_printed_formula():
+    # A B against 1..5: 10 pairs, 3 tied, 7 concordant: 7 / 10
+    assert scores([f"{A} {B}"], {"variant": "a"}) == [pytest.approx(0.7)]
+
+
+def test_delta_form_gives_nothing_for_copying_the_control():
+    control = (4, 3, 2, 1, 0)
+    copied, right = scores(
+        [f"{E} {D} {C} {B} {A}", f"{A} {B} {C} {D} {E}"], {"form": "delta"}, context=control
+    )
+    assert (copied, right) == (0.0, pytest.approx(1.0))
+
+
+def test_delta_form_without_a_control_cell_is_a_reward_error():
+    reward = load_reward("kendall", {"program": PROGRAM, "form": "delta"})
+    batch = RewardBatch((make_group([A]),), VOCABULARY)
+    with pytest.raises(RewardError, match="needs a control cell in the prompt, got none in prompt"):
+        score_checked(reward, batch, "kendall")
+
+
+def test_validity_counts_each_known_gene_once():
+    # 2 distinct genes, 4 words, 2 genes wanted: 2 / 4; an empty answer earns 0
+    reward = load_reward("validity", {"num_genes": 2})
+    batch = RewardBatch((make_group([f"{A} {A} NOGENE {B}", f"{A} {B}", ""]),), VOCABULARY)
+    assert reward.score(batch).scores == (0.5, 1.0, 0.0)
+
+
+class _Broken:
+    scope = RewardScope.GROUP
+
+    def __init__(self, answer):
+        self._answer = answer
+
+    def score(self, _batch):
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (ZeroDivisionError("oops"), "must not raise, got ZeroDivisionError: oops in reward 'mine'"),
+        (RewardResult((1.0,)), "one value per completion, got 1 scores for 2"),
+        (RewardResult((1.0, float("nan"))), "finite numbers, got nan"),
+        (RewardResult((1.0, "2")), "finite numbers, got '2'"),
+        ([1.0, 2.0], "must return a RewardResult"),
+        (RewardResult((1.0, 2.0), {"d": (1.0,)}), "got 1 d for 2"),
+    ],
+)
+def test_a_failing_plugin_is_an_error_and_never_a_number(answer, message):
+    batch = RewardBatch((make_group([A, B]),), VOCABULARY)
+    with pytest.raises(RewardError, match=message):
+        score_checked(_Broken(answer), batch, "mine")
+
+
+class ConditionMean:
+    """Scores every completion by the number of genes that its whole condition wrote."""
+
+    scope = RewardScope.CONDITION
+
+    class Options(FrozenConfig):
+        """None."""
+
+    def __init__(self, options):
+        pass
+
+    def score(self, batch):
+        total = float(sum(len(sample.cell.genes_K) for sample in batch.samples()))
+        return RewardResult((total,) * len(batch))
+
+
+def test_composite_weighs_sums_and_gives_conditions_whole():
+    composite = CompositeReward(
+        [
+            RewardSpec(name="kendall", weight=2.0, options={"program": PROGRAM}),
+            RewardSpec(name=f"{__name__}:ConditionMean", weight=0.1, label="genes"),
+        ],
+        VOCABULARY,
+    )
+    groups = [
+        make_group([f"{A} {B} {C} {D} {E}"], condition="x"),
+        make_group([f"{A}"], condition="y"),
+        make_group([f"{E} {D} {C} {B} {A}"], condition="x"),
+    ]
+    scored = composite.score(groups)
+    # condition x wrote 5 + 5 genes in groups 0 and 2, y wrote 1
+    assert [s.components["genes"] for s in scored] == [(10.0,), (1.0,), (10.0,)]
+    assert scored[0].rewards_G == (pytest.approx(2.0 * 1.0 + 0.1 * 10.0),)
+    assert scored[2].rewards_G == (pytest.approx(-2.0 + 1.0),)
+
+
+def test_two_rewards_of_one_name_need_labels():
+    spec = RewardSpec(name="kendall", options={"program": PROGRAM})
+    with pytest.raises(ConfigError, match="its own label, got 'kendall', 'kendall'"):
+        CompositeReward([spec, spec], VOCABULARY)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("kendal", {}, "got 'kendal'; did you mean 'kendall'"),
+        ("no.such.module:Thing", {}, "must be importable, got 'no.such.module:Thing'"),
+        ("rewards.base:RewardSample", {}, "class with scope, Options and score"),
+        ("kendall", {"programm": PROGRAM}, "got 'programm'.*did you mean 'program'"),
+        ("kendall", {"program": "hallmark_apoptosi"}, "hallmark_apoptosis"),
+    ],
+)
+def test_a_wrong_name_or_option_says_what_is_right(name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        load_reward(name, options)

@@ -1,3 +1,5 @@
+"""From toy cells to prompt records: tasks, pairing, held-out sides, pseudobulks, counters."""
+
 import random
 import re
 from collections import Counter

@@ -1,3 +1,5 @@
+"""The rules of CorpusConfig, each with its one-line error."""
+
 import re
 
 import pytest

@@ -1,3 +1,5 @@
+"""Prompt shards: what is written comes back, what is broken is refused."""
+
 import json
 import pickle
 import re

@@ -1,3 +1,5 @@
+"""Mean profiles and their ranking, against means worked out by hand."""
+
 import random
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The held-out line, and every kind of leak across it."""
+
 import re
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Fresh and copied model folders, and the folders that are refused."""
+
 import json
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Sizes of a GPT-NeoX that no engine takes."""
+
 import pytest
 
 from c2s_rl.config import validate

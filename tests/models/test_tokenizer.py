@@ -1,3 +1,5 @@
+"""The gene-keeping BPE, and end and padding tokens."""
+
 import random
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""The stage base-model on a corpus of seven genes."""
+
 import json
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Template files: wording drawn by id and seed, broken placeholders refused."""
+
 import re
 from pathlib import Path
 

@@ -110,9 +110,20 @@ def doctor_command(
     overrides: SetOption,
 ) -> None:
     """What this machine has, which engine will be used, and what is missing for a config."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     from c2s_rl.doctor import examine
 
-    if not examine(config, overrides):
+    checks = examine(config, overrides)
+    table = Table(box=None, show_header=False)
+    for check in checks:
+        mark = Text("ok", "green") if check.is_ok else Text("missing", "bold red")
+        # Text, not markup: a path or a message may hold square brackets.
+        table.add_row(mark, check.subject, Text(check.found), Text(check.advice, "yellow"))
+    Console().print(table)
+    if not all(check.is_ok for check in checks):
         raise typer.Exit(EXIT_USER_ERROR)
 
 

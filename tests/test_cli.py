@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from c2s_rl.cli import main
 from tests.conftest import PROJECT
 
 STAGES = ["convert", "corpus", "base-model", "sft", "align", "evaluate", "run", "doctor"]
@@ -69,48 +72,64 @@ def test_help_answers_within_a_second() -> None:
     assert min(seconds) < 1.0
 
 
-def test_missing_config_file_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    result = c2s_rl("align", "--config", tmp_path / "nothing.yaml")
-    assert result.returncode == 2
-    assert result.stderr.splitlines() == [
+@dataclass(frozen=True)
+class Ended:
+    code: int | str | None
+    out: str
+    err: str
+
+
+@pytest.fixture
+def end_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ended]:
+    """Run the command line in this process: importing ray and torch once is enough."""
+
+    def run(*arguments: str | Path) -> Ended:
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["c2s-rl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Ended(ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+def test_missing_config_file_is_one_line_and_exit_code_2(
+    end_of: Callable[..., Ended], tmp_path: Path
+) -> None:
+    ended = end_of("align", "--config", tmp_path / "nothing.yaml")
+    assert ended.code == 2
+    assert ended.err.splitlines() == [
         f"error: a config must be a file that exists, got {tmp_path / 'nothing.yaml'}"
     ]
 
 
-def test_mistyped_key_names_the_nearest_and_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        pytest.param(
+            "name: x\nallign:\n  num_steps: 1\n",
+            [],
+            "a config key must be known, got 'allign' in {path}; did you mean 'align'?",
+            id="mistyped key",
+        ),
+        pytest.param("name: [x\nseed: 1\n", [], "a config must be YAML 1.2", id="broken YAML"),
+        pytest.param(
+            "name: x\n", ["--set", "name"], "--set must be key=value, got 'name'", id="override"
+        ),
+        pytest.param("name: x\n", [], "stage 'sft' needs a section 'sft'", id="no section"),
+    ],
+)
+def test_user_error_is_one_line_and_exit_code_2(
+    end_of: Callable[..., Ended], tmp_path: Path, text: str, overrides: list[str], message: str
+) -> None:
     path = tmp_path / "run.yaml"
-    path.write_text("name: x\nallign:\n  num_steps: 1\n")
-    result = c2s_rl("run", "--config", path)
-    assert result.returncode == 2
-    assert result.stderr.splitlines() == [
-        f"error: a config key must be known, got 'allign' in {path}; did you mean 'align'?"
-    ]
-
-
-def test_broken_yaml_stays_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "run.yaml"
-    path.write_text("name: [x\nseed: 1\n")
-    result = c2s_rl("run", "--config", path)
-    assert result.returncode == 2
-    assert len(result.stderr.splitlines()) == 1
-    assert "a config must be YAML 1.2" in result.stderr
-
-
-def test_bad_override_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "run.yaml"
-    path.write_text("name: x\n")
-    result = c2s_rl("run", "--config", path, "--set", "name")
-    assert result.returncode == 2
-    assert "--set must be key=value, got 'name'" in result.stderr
-
-
-def test_stage_without_its_section_is_a_user_error(tmp_path: Path) -> None:
-    path = tmp_path / "run.yaml"
-    path.write_text(f"name: x\nruns_dir: {tmp_path}\n")
-    result = c2s_rl("sft", "--config", path)
-    assert result.returncode == 2
-    assert "stage 'sft' needs a section 'sft'" in result.stderr
-    assert "Traceback" not in result.stderr
+    path.write_text(text)
+    ended = end_of("sft", "--config", path, *overrides)
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1
+    assert ended.err.startswith(f"error: {message.format(path=path)}")
 
 
 RAISE = """
@@ -140,17 +159,17 @@ def test_other_ends_keep_their_own_exit_code(error: str, code: int, has_tracebac
     assert ("Traceback" in result.stderr) == has_traceback
 
 
-def test_doctor_passes_where_the_tests_run() -> None:
-    result = c2s_rl("doctor")
-    assert result.returncode == 0, result.stdout
-    assert "engine" in result.stdout
+def test_doctor_passes_where_the_tests_run(end_of: Callable[..., Ended]) -> None:
+    ended = end_of("doctor")
+    assert ended.code == 0, ended.out
+    assert "engine" in ended.out
 
 
-def test_doctor_names_what_a_config_misses(tmp_path: Path) -> None:
+def test_doctor_names_what_a_config_misses(end_of: Callable[..., Ended], tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(f"name: x\nconvert:\n  path: {tmp_path}/cells.h5ad\n  obs: [donor]\n")
-    result = c2s_rl("doctor", "--config", path)
-    assert result.returncode == 2
-    [line] = [line for line in result.stdout.splitlines() if "convert.path" in line]
+    ended = end_of("doctor", "--config", path)
+    assert ended.code == 2
+    [line] = [line for line in ended.out.splitlines() if "convert.path" in line]
     assert line.split()[0] == "missing"
     assert "must be a file that exists" in line

@@ -12,7 +12,7 @@ from c2s_rl.models.shape import GptNeoxShape
 
 SMALL = Machine("3.11.7", "x86_64", 2, (), 8.0, 4.0, 100.0, ())
 ALIGN = {
-    "align": {"task": "cell_generation", "num_steps": 1},
+    "align": {"task": "cell_generation", "num_steps": 10},
     "rewards": [{"name": "validity"}],
 }
 

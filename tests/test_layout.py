@@ -77,7 +77,8 @@ def test_every_module_says_what_it_is() -> None:
     silent = [
         name_of(path)
         for path in MODULES
-        if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        if name_of(path).split("/")[0] != "tests"
+        and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     ]
     assert silent == []
 

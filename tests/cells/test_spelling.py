@@ -1,7 +1,7 @@
 """Writing many sentences at once gives what writing one gives."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from c2s_rl.cells.sentence import write_sentence

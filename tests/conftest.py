@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Time limits per example fail on a busy machine; pytest's own limit guards against hanging.
+settings.register_profile("c2s-rl", deadline=None)
+settings.load_profile("c2s-rl")
 
 PROJECT = Path(__file__).resolve().parent.parent
 

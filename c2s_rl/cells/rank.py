@@ -74,15 +74,9 @@ def rank_rows(
         Expressed genes of each cell, highest first.
     """
     limit = len(indices) if top_k is None else top_k
-    num_kept = _count_positive(indptr, values, limit)
     kept_indptr = np.zeros(len(indptr), dtype=np.int64)
-    np.cumsum(num_kept, out=kept_indptr[1:])
-    genes = np.empty(kept_indptr[-1], dtype=np.int32)
-    ranked_values = np.empty(kept_indptr[-1], dtype=np.float32)
-    value_bits = values.view(np.uint32)  # of positive floats: ordered like the values
-    order = _order_rows(indptr, indices, value_bits, cell_hashes, gene_hashes, kept_indptr)
-    np.take(indices, order, out=genes)
-    np.take(values, order, out=ranked_values)
+    np.cumsum(_count_positive(indptr, values, limit), out=kept_indptr[1:])
+    genes, ranked_values = _rank(indptr, indices, values, cell_hashes, gene_hashes, kept_indptr)
     return RankedRows(indptr=kept_indptr, genes=genes, values=ranked_values)
 
 
@@ -107,76 +101,91 @@ def _mix(x: np.uint64) -> np.uint64:
 
 
 @kernel
-def _order_rows(
+def _rank(
     indptr: IndexArray,
     indices: IntArray,
-    value_bits: npt.NDArray[np.uint32],
+    values: FloatArray,
     cell_hashes: UIntArray,
     gene_hashes: UIntArray,
     kept_indptr: IndexArray,
-) -> IndexArray:
-    """Return the positions of the kept entries, row after row, highest value first."""
-    order = np.empty(kept_indptr[-1], dtype=np.int64)
+) -> tuple[IntArray, FloatArray]:
+    """Return genes and values of the kept entries, row after row, highest value first."""
+    genes = np.empty(kept_indptr[-1], dtype=np.int32)
+    ranked_values = np.empty(kept_indptr[-1], dtype=np.float32)
     longest = 0
     for cell in range(len(cell_hashes)):
         longest = max(longest, indptr[cell + 1] - indptr[cell])
     keys = np.empty(longest, dtype=np.uint64)
-    positions = np.empty(longest, dtype=np.int64)
+    positions = np.empty(longest, dtype=np.int32)
     spare_keys = np.empty(longest, dtype=np.uint64)
-    spare_positions = np.empty(longest, dtype=np.int64)
-    counts = np.empty((NUM_PASSES, 256), dtype=np.int64)
+    spare_positions = np.empty(longest, dtype=np.int32)
+    counts = np.empty((NUM_PASSES, 256), dtype=np.uint32)
+    bits = values.view(np.uint32)  # of positive floats: ordered like the values
     top = np.uint32(0xFFFFFFFF)  # minus the bits: the highest value gets the lowest key
-    sign = np.uint32(0x80000000)
     for cell in range(len(cell_hashes)):
+        start = indptr[cell]
         num = 0
-        for entry in range(indptr[cell], indptr[cell + 1]):
-            bits = value_bits[entry]
-            if bits != 0 and bits < sign:
+        for entry in range(start, indptr[cell + 1]):
+            if values[entry] > 0:
                 tie = _mix(cell_hashes[cell] ^ gene_hashes[indices[entry]]) >> np.uint64(32)
-                keys[num] = (np.uint64(top - bits) << np.uint64(32)) | tie
-                positions[num] = entry
+                keys[num] = (np.uint64(top - bits[entry]) << np.uint64(32)) | tie
+                positions[num] = entry - start
                 num += 1
-        num_kept = kept_indptr[cell + 1] - kept_indptr[cell]
-        if num_kept > 0:
-            ranked = _sort_keys(keys[:num], positions, spare_keys, spare_positions, counts)
-            order[kept_indptr[cell] : kept_indptr[cell + 1]] = ranked[:num_kept]
-    return order
+        if num > 0:
+            ranked = _sort(keys[:num], positions, spare_keys, spare_positions, counts)
+            for rank in range(kept_indptr[cell + 1] - kept_indptr[cell]):
+                genes[kept_indptr[cell] + rank] = indices[start + ranked[rank]]
+                ranked_values[kept_indptr[cell] + rank] = values[start + ranked[rank]]
+    return genes, ranked_values
 
 
 @kernel
-def _sort_keys(
+def _sort(
     keys: UIntArray,
-    positions: IndexArray,
+    positions: IntArray,
     spare_keys: UIntArray,
-    spare_positions: IndexArray,
-    counts: npt.NDArray[np.int64],
-) -> IndexArray:
+    spare_positions: IntArray,
+    counts: npt.NDArray[np.uint32],
+) -> IntArray:
     """Sort positions by key: radix over the upper bytes, then insertion for what they leave.
 
-    About three times faster than numba's argsort on 700 keys. Overwrites all its arguments.
+    About three times as fast as numba's argsort on 700 keys. Overwrites all its arguments.
+    All arithmetic is unsigned, which spares numba the check for negative indices.
     """
-    byte = np.uint64(255)
-    counts[:, :] = 0
-    for key in keys:
+    num, one, byte = len(keys), np.uint32(1), np.uint64(255)
+    for digit in range(NUM_PASSES):
+        for value in range(256):
+            counts[digit, value] = 0
+    for i in range(num):
+        key = keys[i] >> np.uint64(LOWEST_SORTED_BIT)
         for digit in range(NUM_PASSES):
-            counts[digit, (key >> np.uint64(LOWEST_SORTED_BIT + 8 * digit)) & byte] += 1
+            counts[digit, key & byte] += one
+            key = key >> np.uint64(8)
     for digit in range(NUM_PASSES):
         shift = np.uint64(LOWEST_SORTED_BIT + 8 * digit)
-        count = counts[digit]
-        if count[(keys[0] >> shift) & byte] == len(keys):
+        slots = counts[digit]
+        if slots[(keys[0] >> shift) & byte] == num:
             continue  # all keys share this byte
-        start = 0
+        start = np.uint32(0)
         for value in range(256):
-            num = count[value]
-            count[value] = start
-            start += num
-        for i in range(len(keys)):
-            slot = count[(keys[i] >> shift) & byte]
-            count[(keys[i] >> shift) & byte] += 1
+            count = slots[value]
+            slots[value] = start
+            start += count
+        for i in range(num):
+            value_of_key = (keys[i] >> shift) & byte
+            slot = slots[value_of_key]
+            slots[value_of_key] = slot + one
             spare_keys[slot] = keys[i]
             spare_positions[slot] = positions[i]
-        keys, spare_keys = spare_keys[: len(keys)], keys
+        keys, spare_keys = spare_keys[:num], keys
         positions, spare_positions = spare_positions, positions
+    _insert(keys, positions)
+    return positions
+
+
+@kernel
+def _insert(keys: UIntArray, positions: IntArray) -> None:
+    """Sort in place by insertion: fast, because the keys are nearly sorted."""
     for i in range(1, len(keys)):
         key, position = keys[i], positions[i]
         j = i - 1
@@ -184,4 +193,3 @@ def _sort_keys(
             keys[j + 1], positions[j + 1] = keys[j], positions[j]
             j -= 1
         keys[j + 1], positions[j + 1] = key, position
-    return positions

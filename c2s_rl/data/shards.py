@@ -183,7 +183,9 @@ def _write_parts(folder: Path, groups: Iterator[CellTable], source_file: str) ->
             for following in islice(groups, GROUPS_PER_PART - 1):
                 writer.write_table(_to_arrow(following, source_file))
     if not names:
-        raise DataError(f"a data set must keep at least one cell, got none from {source_file}")
+        raise DataError(
+            f"a data set must keep at least one cell, got none from {source_file}; see min_genes"
+        )
     return tuple(names)
 
 

@@ -94,7 +94,7 @@ def test_the_seed_changes_the_order_of_ties():
     assert stable_hash("ISG15", 0) == 0xD454726C8D3666D9
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.lists(st.sampled_from([0.0, 0.5, 1.0, 1.5, 9.2]), min_size=40, max_size=40),
@@ -111,7 +111,7 @@ def test_ranking_follows_its_definition(matrix):
     assert rows.genes.tolist() == expected
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_rows_and_columns_does_not_matter(random):
     matrix = np.array([[random.choice([0, 1, 2]) for _ in range(40)] for _ in range(6)])

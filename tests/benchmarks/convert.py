@@ -1,0 +1,153 @@
+"""Cells to sentences: c2s-rl against cell2sentence 1.2.0, per core, same cells, same run.
+
+    python -m tests.benchmarks.convert [--data FILE.h5ad] [--cells 2000] [--rounds 3]
+
+Workload: log1p(CP10k) of the Kang PBMC (2,000 cells x 13,215 genes, 697 expressed genes a cell)
+as CSR in memory -> a list of Python strings, all expressed genes of each cell, ties broken at
+random. Timed: c2s_rl hashes the cell ids, ranks and spells; the peer's `generate_sentences` ranks
+and joins. Not timed on either side: reading the file, importing, making the vocabulary, and one
+earlier call on all cells (compilation, caches). Each side runs in its own process on one thread;
+the sides take turns, and the ratio is of the median CPU times, which other work on the machine
+disturbs less than it does the clock. Both must write the same genes for each cell.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import anndata
+import numpy as np
+from scipy import sparse
+
+from tests.benchmarks.peers import load_cell2sentence
+
+PROJECT = Path(__file__).resolve().parents[2]
+KANG = Path("kang") / "kang_ifnb_2000x13215.h5ad"
+REQUIRED_RATIO = 10
+SIDES = ("c2s_rl", "cell2sentence")
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+}
+
+
+def default_data() -> Path:
+    return Path(os.environ.get("C2S_RL_DATA", PROJECT.parent / "shared" / "data")) / KANG
+
+
+def prepare_c2s_rl(adata: anndata.AnnData) -> Callable[[], Sequence[str]]:
+    """Everything that is made once a data set; returns the work to be timed."""
+    from c2s_rl.cells.sentence import rank_rows, stable_hash
+    from c2s_rl.cells.spelling import SentenceWriter
+    from c2s_rl.cells.vocabulary import Duplicates, GeneCase, build_vocabulary
+
+    columns = build_vocabulary(
+        list(adata.var_names), gene_case=GeneCase.UPPER, duplicates=Duplicates.ERROR
+    )
+    symbols = columns.vocabulary.symbols
+    gene_hashes = np.array([stable_hash(symbol, 42) for symbol in symbols], dtype=np.uint64)
+    writer = SentenceWriter(columns.vocabulary)
+    cell_ids = list(adata.obs_names)
+
+    def work() -> Sequence[str]:
+        ranked = rank_rows(
+            adata.X.indptr.astype(np.int64),
+            adata.X.indices,
+            adata.X.data,
+            cell_hashes=np.array([stable_hash(cell, 42) for cell in cell_ids], dtype=np.uint64),
+            gene_hashes=gene_hashes,
+            top_k=None,
+        )
+        return writer.write(ranked.indptr, ranked.genes)
+
+    return work
+
+
+def prepare_cell2sentence(adata: anndata.AnnData) -> Callable[[], Sequence[str]]:
+    """The peer's own function on its own vocabulary."""
+    peer = load_cell2sentence()
+    vocabulary = peer.generate_vocabulary(adata)
+    return lambda: peer.generate_sentences(adata, vocabulary)
+
+
+def run_side(side: str, data: Path, num_cells: int) -> None:
+    """Time one side in this process and print one JSON object."""
+    adata = anndata.read_h5ad(data)[:num_cells].copy()
+    adata.X = sparse.csr_matrix(adata.X)
+    work = prepare_c2s_rl(adata) if side == "c2s_rl" else prepare_cell2sentence(adata)
+    sentences = work()
+    start = time.process_time()
+    work()
+    seconds = time.process_time() - start
+    genes = "\n".join(" ".join(sorted(sentence.split(" "))) for sentence in sentences)
+    print(
+        json.dumps(
+            {
+                "microseconds": 1e6 * seconds / len(sentences),
+                "cells": len(sentences),
+                "genes": sum(sentence.count(" ") + 1 for sentence in sentences),
+                "digest": hashlib.sha256(genes.encode()).hexdigest(),
+            }
+        )
+    )
+
+
+def run_in_own_process(side: str, data: Path, num_cells: int) -> dict[str, float | str]:
+    command = [sys.executable, "-m", "tests.benchmarks.convert", "--side", side]
+    command += ["--data", str(data), "--cells", str(num_cells)]
+    done = subprocess.run(
+        command,
+        cwd=PROJECT,
+        env={**os.environ, **ONE_THREAD},
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # the peer's progress bar
+        text=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(data: Path, num_cells: int, rounds: int) -> float:
+    """Run both sides in turns and return how many times faster c2s-rl is."""
+    results = {side: [] for side in SIDES}
+    for _ in range(rounds):
+        for side in SIDES:
+            results[side].append(run_in_own_process(side, data, num_cells))
+    ours, theirs = (results[side][0] for side in SIDES)
+    if ours["digest"] != theirs["digest"]:
+        raise ValueError(f"both sides must write the same genes of each cell, got others in {data}")
+    medians = {s: statistics.median(r["microseconds"] for r in results[s]) for s in SIDES}
+    ratio = medians["cell2sentence"] / medians["c2s_rl"]
+    print(
+        f"{ours['cells']} cells, {ours['genes'] / ours['cells']:.0f} genes a cell, one thread "
+        f"each, CPU time, median of {rounds}: "
+        + ", ".join(f"{s} {medians[s]:.1f} us a cell" for s in SIDES)
+    )
+    print(f"ratio {ratio:.1f} (required: {REQUIRED_RATIO})")
+    return ratio
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=default_data())
+    parser.add_argument("--cells", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", choices=SIDES, help="time one side in this process")
+    options = parser.parse_args()
+    if options.side:
+        run_side(options.side, options.data, options.cells)
+    elif compare(options.data, options.cells, options.rounds) < REQUIRED_RATIO:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -31,9 +31,8 @@ def forest(evaluation: Evaluation) -> Picture:
     with mpl.rc_context(style()):
         figure = Figure(figsize=(9.5, 1.3 + 0.42 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
-        for method in evaluation.methods:
-            if not method.absent_reason:
-                _draw_method(axes, method, rows, evaluation)
+        for method in evaluation.present:
+            _draw_method(axes, method, rows, evaluation)
         axes.set_yticks(range(len(rows)), [_row_label(row, evaluation) for row in rows])
         axes.get_yticklabels()[0].set_fontweight("bold")
         axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -103,7 +103,7 @@ def render_report(
         run=run,
         evaluation=evaluation,
         verdict=evaluation.verdict,
-        methods=evaluation.methods,
+        methods=evaluation.present,
         pictures=pictures,
         samples=samples,
         metric_rows=metric_rows(evaluation),
@@ -121,7 +121,7 @@ def metric_rows(evaluation: Evaluation) -> list[TableRow]:
             label=METRICS[metric].label,
             note=f"{METRICS[metric].meaning} {_direction(metric)}".strip(),
             cells=(
-                *(_number(metric, m.metrics.get(metric), m) for m in evaluation.methods),
+                *(_number(metric, m.metrics.get(metric), m) for m in evaluation.present),
                 *_difference_cells(metric, evaluation),
             ),
             is_primary=metric is PRIMARY,
@@ -138,7 +138,7 @@ def condition_rows(evaluation: Evaluation) -> list[TableRow]:
         plural = "" if num_prompts == 1 else "s"
         cells = [
             _number(PRIMARY, m.per_condition.get(condition, {}).get(PRIMARY), m)
-            for m in evaluation.methods
+            for m in evaluation.present
         ]
         rows.append(
             TableRow(

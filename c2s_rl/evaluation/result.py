@@ -109,16 +109,10 @@ class Evaluation(_Frozen):
         """Held-out prompts evaluated, over all conditions."""
         return sum(self.conditions.values())
 
-    def method(self, name: str) -> MethodResult:
-        """Return the column of that name.
-
-        Raises:
-            KeyError: If there is none.
-        """
-        for method in self.methods:
-            if method.name == name:
-                return method
-        raise KeyError(name)
+    @property
+    def present(self) -> list[MethodResult]:
+        """Methods that have answers: the columns of tables and the marks of pictures."""
+        return [method for method in self.methods if not method.absent_reason]
 
 
 def format_value(metric: Metric, value: float | None, *, is_signed: bool = False) -> str:

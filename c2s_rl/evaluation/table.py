@@ -53,8 +53,7 @@ def result_table(evaluation: Evaluation, *, width: int = FULL_WIDTH) -> Table:
         padding=(0, 0, 0, 1 if is_wide else 0),
     )
     table.add_column("")
-    methods = [method for method in evaluation.methods if not method.absent_reason]
-    for method in methods:
+    for method in evaluation.present:
         heading = method.name if is_wide else method.name.replace(" ", "\n")
         style = HEADING_STYLE[method.kind]
         # Only the labels may be broken: a number in two lines is not read as one.
@@ -64,7 +63,7 @@ def result_table(evaluation: Evaluation, *, width: int = FULL_WIDTH) -> Table:
         label = Text(info.label + ARROW[info.better], style="bold" if metric is PRIMARY else "")
         cells = [
             _cell(metric, method, has_ends=is_wide or method.kind is MethodKind.POLICY)
-            for method in methods
+            for method in evaluation.present
         ]
         table.add_row(label, *cells, end_section=metric is PRIMARY)
     return table

@@ -1,0 +1,93 @@
+"""The report: one page, nothing outside it, nothing unescaped."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from c2s_rl.evaluation.plots import Picture
+from c2s_rl.evaluation.report import Pictures, RunInfo, metric_rows, render_report
+from c2s_rl.evaluation.samples import Mark, MarkedSentence, MarkedWord, Sample
+
+HOSTILE = "<script>alert('x')</script>"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture
+def html(evaluation):
+    run = RunInfo(
+        name=f"demo {HOSTILE}",
+        trained_on="A small model, trained on 700 blood cells.",
+        seed=7,
+        date="2026-01-31",
+        versions={"torch": "2.13.0"},
+        config_text=f"program: '{HOSTILE}'",
+    )
+    picture = Picture('<svg viewBox="0 0 1 1"><text>drawn</text></svg>', "A <picture>.")
+    words = (MarkedWord("ISG15", Mark.PROGRAM), MarkedWord(HOSTILE, Mark.UNKNOWN))
+    sample = Sample(f"B {HOSTILE}", f"prompt {HOSTILE}", (MarkedSentence("SFT", words, 3),))
+    return render_report(evaluation, run, Pictures(None, picture, None, picture), [sample])
+
+
+def test_numbers_intervals_and_verdict_are_on_the_page(html):
+    assert "GRPO is better than SFT in program tau: 0.400 against 0.300" in html
+    assert "The gain has a price" in html
+    assert 'class="verdict better priced"' in html
+    assert '<td class="policy">0.400<span class="ends">0.380 to 0.420</span></td>' in html
+    assert '<td class="good">+0.100<span class="ends">+0.080 to +0.120</span></td>' in html
+    assert "4 prompts, not seen in training" in html
+    assert "No copy control: these prompts hold no control cell to copy." in html
+    assert "4 of 6 genes are in the data set" in html
+
+
+def test_everything_that_users_wrote_is_escaped(html):
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 5  # title, heading, config, sample, prompt, word
+    assert "NK &lt;b&gt;$x_i$&lt;/b&gt;" in html
+    assert "A &lt;picture&gt;." in html
+
+
+def test_pictures_are_inline_and_absent_ones_explained(html):
+    assert html.count("<text>drawn</text>") == 2
+    assert "No training curves" in html
+    assert "No map" in html
+
+
+def test_nothing_is_loaded_from_elsewhere(html):
+    assert not re.search(r"(src|href|action|data)\s*=\s*[\"']?(https?:)?//", html)
+    assert not re.search(r"@import|url\(\s*[\"']?(https?:)?//", html)
+    assert "<link" not in html
+
+
+def test_a_difference_is_judged_by_its_metrics_direction(evaluation):
+    looks = {row.label: row.cells[-1].look for row in metric_rows(evaluation)}
+    assert looks["program tau"] == "good"
+    assert looks["repeated genes"] == "bad"  # more of them
+    assert looks["gene overlap"] == "open"  # -0.02 to +0.02
+    assert looks["length"] == "open"  # neither way is better
+
+
+def test_a_browser_shows_it_without_network(html, tmp_path):
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"no browser on PATH: one of {', '.join(BROWSERS)}")
+    page = tmp_path / "report.html"
+    page.write_text(html, encoding="utf-8")
+    options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-sync"
+    quiet = "--disable-background-networking --disable-component-update"
+    # Every host name fails to resolve: what the page needs must be in it.
+    offline = "--host-resolver-rules=MAP * ~NOTFOUND"
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    command = [browser, *options.split(), *quiet.split(), offline, profile]
+    done = subprocess.run(
+        [*command, "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    rows = re.findall(r"<tr.*?</tr>", done.stdout, flags=re.DOTALL)
+    primary = next(row for row in rows if ">program tau<" in row)
+    assert re.findall(r"0\.[1345]00", primary) == ["0.100", "0.300", "0.400", "0.500", "0.100"]
+    assert 'id="conditions"' in done.stdout

@@ -45,7 +45,7 @@ def test_every_epoch_shows_each_prompt_once():
         r.prompt_id
         for s in range(5)
         for r in prompts_of_step(RECORDS, step=s, num_prompts=3, seed=0)
-    ]  # noqa: E501 one line reads best
+    ]
     epochs = [drawn[i : i + 5] for i in range(0, 15, 5)]
     assert all(sorted(epoch) == ["p0", "p1", "p2", "p3", "p4"] for epoch in epochs)
     assert epochs[0] != epochs[1]
@@ -54,7 +54,7 @@ def test_every_epoch_shows_each_prompt_once():
 def test_seeds_differ_between_prompts_and_steps_and_runs():
     seeds = {
         rollout_seed(run_seed, s, i) for run_seed in (0, 1) for s in range(20) for i in range(20)
-    }  # noqa: E501 one line reads best
+    }
     assert len(seeds) == 800
     assert max(seeds) < 2**62
 
@@ -89,7 +89,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path, stop_at):
     assert len(rollout.seen) == 6 - stop_at // 2 * 2
     lines = [
         (tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "cut")
-    ]  # noqa: E501 one line reads best
+    ]
     losses = [[json.loads(line)["loss"] for line in file] for file in lines]
     assert losses[0] == losses[1]
 

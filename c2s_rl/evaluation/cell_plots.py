@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from c2s_rl.cells.sentence import RankForm, RankModel
 from c2s_rl.data.cell_table import CellTable
@@ -166,6 +167,9 @@ def rank_fit(profile: RankProfile, model: RankModel, num_genes: int) -> Picture:
         )
         if model.form is RankForm.LOG_RANK:
             axes.set_xscale("log")
+            # Matplotlib writes powers of ten as formulas, which `STYLE` switches off.
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("rank of the gene in its cell (1 = highest)")
         axes.set_ylabel("expression, log1p(CP10k)")
         axes.legend(fontsize=8, loc="lower left")

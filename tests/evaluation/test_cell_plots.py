@@ -26,6 +26,7 @@ def test_rank_profile_averages_the_cells_that_reach_a_rank():
     picture = rank_fit(profile, RankModel(RankForm.LOG_RANK, -2.0, 3.0, 0.87), num_genes=2)
     assert "R² = 0.87" in picture.svg
     assert "(2 genes)" in picture.svg
+    assert "mathdefault" not in picture.svg
     assert "87 % of the variance" in picture.caption
 
 

@@ -2,6 +2,7 @@
 # DEVICE=cuda takes cluster/env/cuda.txt; PYTHON=python3.12 names the interpreter.
 DEVICE ?= cpu
 BIN := .venv/bin
+BENCHMARKS = $(shell grep -l '__main__' tests/benchmarks/*.py)
 
 .PHONY: help env demo test check lint unit bench lock clean
 
@@ -29,7 +30,7 @@ unit: env  ## Tests that need no engine
 	$(BIN)/python -m pytest -m "not gpu and not integration"
 
 bench: env  ## Measurements against the field's packages, side by side
-	@for file in tests/benchmarks/[a-z]*.py; do echo "==> $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in $(BENCHMARKS); do echo "==> $$file"; $(BIN)/python $$file || exit 1; done
 
 lock: env  ## Re-make cluster/env/cpu.txt and cuda.txt from pyproject.toml
 	$(BIN)/python cluster/env/lock.py

@@ -49,7 +49,7 @@ class SentenceWriter:
         bounds = _sentence_bounds(indptr, genes, self._sizes)
         text = np.empty(bounds[-1] + HEAD, dtype=np.uint8)
         _spell(genes, self._sizes, self._starts, self._bytes, self._heads, text)
-        view = memoryview(text)
+        view = text.data
         ends = np.maximum(bounds[1:] - 1, bounds[:-1])  # without the last space
         return [
             str(view[start:end], "utf-8")

@@ -154,8 +154,8 @@ def _sort(
     """
     num, one, byte = len(keys), np.uint32(1), np.uint64(255)
     for digit in range(NUM_PASSES):
-        for value in range(256):
-            counts[digit, value] = 0
+        for bucket in range(256):
+            counts[digit, bucket] = 0
     for i in range(num):
         key = keys[i] >> np.uint64(LOWEST_SORTED_BIT)
         for digit in range(NUM_PASSES):
@@ -167,15 +167,16 @@ def _sort(
         if slots[(keys[0] >> shift) & byte] == num:
             continue  # all keys share this byte
         start = np.uint32(0)
-        for value in range(256):
-            count = slots[value]
-            slots[value] = start
+        for bucket in range(256):
+            count = slots[bucket]
+            slots[bucket] = start
             start += count
         for i in range(num):
-            value_of_key = (keys[i] >> shift) & byte
-            slot = slots[value_of_key]
-            slots[value_of_key] = slot + one
-            spare_keys[slot] = keys[i]
+            key = keys[i]
+            bucket_of_key = (key >> shift) & byte
+            slot = slots[bucket_of_key]
+            slots[bucket_of_key] = slot + one
+            spare_keys[slot] = key
             spare_positions[slot] = positions[i]
         keys, spare_keys = spare_keys[:num], keys
         positions, spare_positions = spare_positions, positions

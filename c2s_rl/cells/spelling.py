@@ -16,7 +16,8 @@ from c2s_rl.types import IntArray
 
 ByteArray = npt.NDArray[np.uint8]
 
-HEAD = 16  # bytes that a processor copies at once; nearly every symbol fits, its space included
+# A processor copies 8 or 16 bytes at once. With its space, nearly every symbol fits in 8 or 16.
+SHORT, HEAD = 8, 16
 
 
 class SentenceWriter:
@@ -27,9 +28,10 @@ class SentenceWriter:
         # A space after each symbol: a sentence is its symbols' bytes less the last one.
         words = [f"{symbol} ".encode() for symbol in vocabulary.symbols]
         self._bytes = np.frombuffer(b"".join(words), dtype=np.uint8)
-        self._starts = np.cumsum([0, *map(len, words)], dtype=np.int64)
+        self._sizes = np.array([len(word) for word in words], dtype=np.int32)
+        self._starts = np.cumsum([0, *self._sizes], dtype=np.int64)
         heads = b"".join(word[:HEAD].ljust(HEAD) for word in words)
-        self._heads = np.frombuffer(heads, dtype=np.uint8).reshape(len(words), HEAD)
+        self._heads = np.frombuffer(heads, dtype=np.uint8)
 
     def write(self, indptr: IndexArray, genes: IntArray, num_genes: int | None = None) -> list[str]:
         """Write the sentence of each cell, equal to `write_sentence`.
@@ -44,11 +46,13 @@ class SentenceWriter:
         """
         if num_genes is not None:
             indptr, genes = _first_of_each(indptr, genes, num_genes)
-        bounds = _sentence_bounds(indptr, genes, self._starts)
-        text = _spell(genes, self._starts, self._bytes, self._heads, bounds[-1]).tobytes()
+        bounds = _sentence_bounds(indptr, genes, self._sizes)
+        text = np.empty(bounds[-1] + HEAD, dtype=np.uint8)
+        _spell(genes, self._sizes, self._starts, self._bytes, self._heads, text)
+        view = text.data
         ends = np.maximum(bounds[1:] - 1, bounds[:-1])  # without the last space
         return [
-            text[start:end].decode()
+            str(view[start:end], "utf-8")
             for start, end in zip(bounds[:-1].tolist(), ends.tolist(), strict=True)
         ]
 
@@ -63,35 +67,44 @@ def _first_of_each(
 
 
 @kernel
-def _sentence_bounds(indptr: IndexArray, genes: IntArray, starts: IndexArray) -> IndexArray:
+def _sentence_bounds(indptr: IndexArray, genes: IntArray, sizes: IntArray) -> IndexArray:
     """Return [C + 1] where each sentence starts, in bytes, a space after each symbol."""
     bounds = np.zeros(len(indptr), dtype=np.int64)
     for cell in range(len(indptr) - 1):
         size = 0
         for entry in range(indptr[cell], indptr[cell + 1]):
-            size += starts[genes[entry] + 1] - starts[genes[entry]]
+            size += sizes[genes[entry]]
         bounds[cell + 1] = bounds[cell] + size
     return bounds
 
 
 @kernel
 def _spell(
-    genes: IntArray, starts: IndexArray, symbol_bytes: ByteArray, heads: ByteArray, size: int
-) -> ByteArray:
-    """Copy the bytes of every symbol, one after another; `size` is their sum.
+    genes: IntArray,
+    sizes: IntArray,
+    starts: IndexArray,
+    symbol_bytes: ByteArray,
+    heads: ByteArray,
+    text: ByteArray,
+) -> None:
+    """Copy the bytes of every symbol into `text`, one after another.
 
-    A whole head is copied even for a shorter symbol: the next symbol overwrites the surplus.
+    A whole head is copied even for a shorter symbol: the next symbol overwrites the surplus, and
+    `text` has room for the last one's. Indices are unsigned, which spares numba the check for
+    negative ones.
     """
-    text = np.empty(size + HEAD, dtype=np.uint8)
-    position = np.uint64(0)  # unsigned, which spares numba the check for negative indices
+    position = np.uint64(0)
     for gene in genes:
-        start = np.uint64(starts[gene])
-        num_bytes = np.uint64(starts[gene + 1]) - start
-        if num_bytes <= HEAD:
+        size = sizes[gene]
+        head = np.uint64(gene) * np.uint64(HEAD)
+        if size <= SHORT:
+            for i in range(SHORT):
+                text[position + np.uint64(i)] = heads[head + np.uint64(i)]
+        elif size <= HEAD:
             for i in range(HEAD):
-                text[position + np.uint64(i)] = heads[gene, i]
+                text[position + np.uint64(i)] = heads[head + np.uint64(i)]
         else:
-            for i in range(num_bytes):
-                text[position + i] = symbol_bytes[start + i]
-        position += num_bytes
-    return text[:size]
+            start = np.uint64(starts[gene])
+            for i in range(size):
+                text[position + np.uint64(i)] = symbol_bytes[start + np.uint64(i)]
+        position += np.uint64(size)

@@ -4,11 +4,12 @@
 
 Workload: log1p(CP10k) of the Kang PBMC (2,000 cells x 13,215 genes, 697 expressed genes a cell)
 as CSR in memory -> a list of Python strings, all expressed genes of each cell, ties broken at
-random. Timed: c2s_rl hashes the cell ids, ranks and spells; the peer's `generate_sentences` ranks
-and joins. Not timed on either side: reading the file, importing, making the vocabulary, and one
-earlier call on all cells (compilation, caches). Each side runs in its own process on one thread;
-the sides take turns, and the ratio is of the median CPU times, which other work on the machine
-disturbs less than it does the clock. Both must write the same genes for each cell.
+random. Timed: c2s_rl hashes the cell ids, ranks and spells, in the chunks of its stage; the peer's
+`generate_sentences` ranks and joins. Not timed on either side: reading the file, importing, making
+the vocabulary, and one earlier call on all cells (compilation, caches). Each side runs in its own
+process on one thread; the sides take turns, and the ratio is of the median CPU times, which other
+work on the machine disturbs less than it does the clock. Both must write the same genes for each
+cell.
 """
 
 import argparse
@@ -49,6 +50,7 @@ def prepare_c2s_rl(adata: anndata.AnnData) -> Callable[[], Sequence[str]]:
     from c2s_rl.cells.sentence import rank_rows, stable_hash
     from c2s_rl.cells.spelling import SentenceWriter
     from c2s_rl.cells.vocabulary import Duplicates, GeneCase, build_vocabulary
+    from c2s_rl.pipeline.convert import CHUNK_CELLS
 
     columns = build_vocabulary(
         list(adata.var_names), gene_case=GeneCase.UPPER, duplicates=Duplicates.ERROR
@@ -59,15 +61,20 @@ def prepare_c2s_rl(adata: anndata.AnnData) -> Callable[[], Sequence[str]]:
     cell_ids = list(adata.obs_names)
 
     def work() -> Sequence[str]:
-        ranked = rank_rows(
-            adata.X.indptr.astype(np.int64),
-            adata.X.indices,
-            adata.X.data,
-            cell_hashes=np.array([stable_hash(cell, 42) for cell in cell_ids], dtype=np.uint64),
-            gene_hashes=gene_hashes,
-            top_k=None,
-        )
-        return writer.write(ranked.indptr, ranked.genes)
+        sentences: list[str] = []
+        for start in range(0, len(cell_ids), CHUNK_CELLS):
+            rows = adata.X[start : start + CHUNK_CELLS]
+            ids = cell_ids[start : start + CHUNK_CELLS]
+            ranked = rank_rows(
+                rows.indptr.astype(np.int64),
+                rows.indices,
+                rows.data,
+                cell_hashes=np.array([stable_hash(cell, 42) for cell in ids], dtype=np.uint64),
+                gene_hashes=gene_hashes,
+                top_k=None,
+            )
+            sentences += writer.write(ranked.indptr, ranked.genes)
+        return sentences
 
     return work
 

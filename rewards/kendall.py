@@ -3,7 +3,7 @@
 import math
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from c2s_rl.cells.programs import load_program, program_indices
 from c2s_rl.config import FrozenConfig
@@ -30,6 +30,20 @@ class KendallOptions(FrozenConfig):
         TauVariant.B, description="b corrects for ties; a is the paper's printed formula"
     )
     form: TauForm = Field(TauForm.ABSOLUTE, description="absolute ranks, or delta to the control")
+    num_genes: int | None = Field(
+        None,
+        ge=1,
+        description="Cut completion, target and control to so many genes first; needed for delta: "
+        "the length of the sentences",
+    )
+
+    @model_validator(mode="after")
+    def _delta_is_cut(self) -> "KendallOptions":
+        # Whole rankings differ in length, and the shared last rank with them: every gene that is
+        # not written would seem to move.
+        if self.form is TauForm.DELTA and self.num_genes is None:
+            raise ValueError("the delta form needs num_genes, got None")
+        return self
 
 
 class KendallReward:
@@ -79,13 +93,15 @@ class KendallReward:
                 "the delta form needs a control cell in the prompt, "
                 f"got none in prompt {record.prompt_id!r}"
             )
+        length = self._options.num_genes
+        target_K = record.target_genes_K[:length]
         taus_G = program_tau(
-            [cell.genes_K for cell in group.cells_G] + [record.target_genes_K],
-            record.target_genes_K,
+            [*(cell.genes_K[:length] for cell in group.cells_G), target_K],
+            target_K,
             program_N,
             num_vocabulary=num_vocabulary,
             variant=self._options.variant,
-            control_genes_K=record.context_genes_K if is_delta else None,
+            control_genes_K=record.context_genes_K[:length] if is_delta else None,
         ).tolist()
         # The target against itself is nan only when it has no order to be compared with.
         if math.isnan(taus_G.pop()):

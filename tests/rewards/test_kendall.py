@@ -76,13 +76,28 @@ def test_variant_a_is_the_printed_formula():
 def test_delta_form_gives_nothing_for_copying_the_control():
     control = (4, 3, 2, 1, 0)
     copied, right = scores(
-        [f"{E} {D} {C} {B} {A}", f"{A} {B} {C} {D} {E}"], {"form": "delta"}, context=control
+        [f"{E} {D} {C} {B} {A}", f"{A} {B} {C} {D} {E}"],
+        {"form": "delta", "num_genes": 5},
+        context=control,
     )
     assert (copied, right) == (0.0, pytest.approx(1.0))
 
 
+def test_delta_form_needs_the_length_of_sentences():
+    with pytest.raises(ConfigError, match="the delta form needs num_genes, got None"):
+        load_reward("kendall", {"program": PROGRAM, "form": "delta"})
+
+
+def test_cutting_makes_long_rankings_comparable_with_short_sentences():
+    # the first 2 genes of target and control: A B and C A; a right answer A B moves exactly so
+    control = (2, 0, 3, 4, 1, 5, 6, 7)
+    options = {"form": "delta", "num_genes": 2}
+    right, copied = scores([f"{A} {B}", f"{C} {A}"], options, context=control)
+    assert (right, copied) == (pytest.approx(1.0), 0.0)
+
+
 def test_delta_form_without_a_control_cell_is_a_reward_error():
-    reward = load_reward("kendall", {"program": PROGRAM, "form": "delta"})
+    reward = load_reward("kendall", {"program": PROGRAM, "form": "delta", "num_genes": 5})
     batch = RewardBatch((make_group([A]),), VOCABULARY)
     with pytest.raises(RewardError, match="needs a control cell in the prompt, got none in prompt"):
         score_checked(reward, batch, "kendall")

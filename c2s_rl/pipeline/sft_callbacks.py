@@ -45,8 +45,9 @@ log = logging.getLogger(__name__)
 class StartChecks(TrainerCallback):
     """Stops a run that would train something else than what was asked for."""
 
-    def __init__(self, trainer: Trainer, *, warmup_steps: int) -> None:
+    def __init__(self, trainer: Trainer, *, num_workers: int, warmup_steps: int) -> None:
         self._trainer = trainer
+        self._num_workers = num_workers
         self._warmup_steps = warmup_steps
 
     def on_train_begin(
@@ -59,7 +60,7 @@ class StartChecks(TrainerCallback):
         """Check the engine and the schedule once both are known.
 
         Raises:
-            StageError: If something else than DeepSpeed wraps the model.
+            StageError: If something else than DeepSpeed wraps the model, or a worker is on its own.
             ConfigError: If the warm-up is as long as the run.
         """
         engine = type(self._trainer.model_wrapped).__name__
@@ -69,6 +70,12 @@ class StartChecks(TrainerCallback):
             raise StageError(
                 f"SFT must train in a DeepSpeedEngine, got {engine}: unset ACCELERATE_USE_CPU and, "
                 "without a GPU, set DS_ACCELERATOR=cpu before deepspeed is imported"
+            )
+        if args.world_size != self._num_workers:
+            # Each worker would then train on all rows and write the same files.
+            raise StageError(
+                f"SFT must share its rows among {self._num_workers} workers, "
+                f"got {args.world_size} known to accelerate"
             )
         if self._warmup_steps >= state.max_steps:
             raise ConfigError(

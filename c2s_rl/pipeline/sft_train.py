@@ -6,11 +6,13 @@ random states and the learning rate are those of a run that was never stopped. L
 """
 
 import logging
+import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from datasets import disable_progress_bars
 from torch import distributed
 from transformers import (
@@ -81,7 +83,9 @@ def _newest_checkpoint(job: SftJob, *, is_main: bool) -> Path | None:
 
 def _train_from(job: SftJob, resumed: Path | None, *, is_main: bool) -> None:
     trainer = build_trainer(job)
-    trainer.add_callback(StartChecks(trainer, warmup_steps=job.config.warmup_steps))
+    num_workers = job.config.workers.num_workers
+    warmup_steps = job.config.warmup_steps
+    trainer.add_callback(StartChecks(trainer, num_workers=num_workers, warmup_steps=warmup_steps))
     first_step = 1 if resumed is None else int(resumed.name.removeprefix(STEP_PREFIX)) + 1
     with ExitStack() as stack:
         if is_main:
@@ -117,6 +121,8 @@ def _arguments(job: SftJob) -> TrlConfig:
     is_bf16 = config.dtype == "bfloat16"
     is_cuda = torch.cuda.is_available()
     has_eval = config.data.eval_fraction > 0
+    if not is_cuda:
+        _tell_accelerate_of_peers()
     arguments = TrlConfig(
         output_dir=str(_scratch(job)),
         max_steps=config.num_steps or -1,
@@ -131,6 +137,7 @@ def _arguments(job: SftJob) -> TrlConfig:
         bf16=is_bf16 and is_cuda,
         gradient_checkpointing=config.gradient_checkpointing,
         deepspeed=job.deepspeed,
+        accelerator_config={"use_configured_state": not is_cuda},
         seed=config.seed,
         save_strategy="steps",
         save_steps=config.save_every,
@@ -150,6 +157,15 @@ def _arguments(job: SftJob) -> TrlConfig:
         # TrainingArguments refuses bf16 without a GPU, DeepSpeed does not.
         arguments.hf_deepspeed_config.config["bf16"] = {"enabled": True}
     return arguments
+
+
+def _tell_accelerate_of_peers() -> None:
+    """Make accelerate count the workers on a CPU, where it looks for none under DeepSpeed.
+
+    It would take each worker for the only one, while DeepSpeed averages over all of them.
+    """
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    PartialState(backend="gloo")
 
 
 def _load_model(job: SftJob) -> PreTrainedModel:

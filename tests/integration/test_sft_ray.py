@@ -120,10 +120,15 @@ def test_two_workers_with_zero3_learn_what_one_learns(inputs: SftFolders, yardst
         "deepspeed": PROJECT / "configs/deepspeed/zero3.json",
     }
     output = run(inputs, "two-workers", batch_size=4, workers=workers)
-    assert losses(output) == pytest.approx(losses(yardstick), rel=1e-3)
-    ours = load_file(output / "policy/model.safetensors")
-    for name, tensor in load_file(yardstick / "policy/model.safetensors").items():
-        torch.testing.assert_close(ours[name], tensor, rtol=0.01, atol=1e-3)
+    for name in ("loss", "grad_norm", "eval_loss"):
+        assert losses(output, name) == pytest.approx(losses(yardstick, name), rel=1e-4)
+    # Not the weights: key biases have no gradient but rounding, which AdamW makes steps of lr of.
+    ids = torch.arange(2, 20).unsqueeze(0)
+    logits = [
+        AutoModelForCausalLM.from_pretrained(folder / "policy")(input_ids=ids).logits
+        for folder in (output, yardstick)
+    ]
+    torch.testing.assert_close(*logits, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.usefixtures("session")

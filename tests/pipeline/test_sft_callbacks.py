@@ -48,13 +48,21 @@ def process_group(tmp_path: Path) -> Iterator[None]:
 
 
 def test_training_without_deepspeed_is_refused(arguments: TrainingArguments) -> None:
-    checks = StartChecks(Wrapped(DistributedDataParallel()), warmup_steps=0)
+    checks = StartChecks(Wrapped(DistributedDataParallel()), num_workers=1, warmup_steps=0)
     with pytest.raises(StageError, match="must train in a DeepSpeedEngine, got DistributedDataPar"):
         checks.on_train_begin(arguments, TrainerState(max_steps=9), TrainerControl())
 
 
+def test_worker_that_takes_itself_for_the_only_one_is_refused(
+    arguments: TrainingArguments,
+) -> None:
+    checks = StartChecks(Wrapped(DeepSpeedEngine()), num_workers=2, warmup_steps=0)
+    with pytest.raises(StageError, match="share its rows among 2 workers, got 1 known"):
+        checks.on_train_begin(arguments, TrainerState(max_steps=9), TrainerControl())
+
+
 def test_warmup_as_long_as_the_run_is_refused(arguments: TrainingArguments) -> None:
-    checks = StartChecks(Wrapped(DeepSpeedEngine()), warmup_steps=9)
+    checks = StartChecks(Wrapped(DeepSpeedEngine()), num_workers=1, warmup_steps=9)
     with pytest.raises(ConfigError, match="fewer than the steps of the run, got 9 and 9"):
         checks.on_train_begin(arguments, TrainerState(max_steps=9), TrainerControl())
     checks.on_train_begin(arguments, TrainerState(max_steps=10), TrainerControl())

@@ -1,0 +1,246 @@
+"""Supervised fine-tuning: the base model learns to answer the corpus, through TRL and DeepSpeed.
+
+    c2s-rl sft --config configs/pbmc_cpu.yaml
+
+`plan` checks everything that needs no model and fixes what the run is made from; `train` is what
+each data-parallel worker then runs (`actors/sft_job.py` starts them in Ray Train). In `output`:
+
+    policy/        Hugging Face folder of the result; whole, or not there
+    checkpoints/   step-N: model, DeepSpeed state, random states, data cursor; whole, or not there
+    metrics.jsonl  step, loss, learning rate, tokens/s, eval loss; mirrored to tensorboard/
+    sft.json       what the run was made from; another config or other inputs are refused
+
+Left out: LoRA, attention kernels that take sequence lengths (flash_attention_2).
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from c2s_rl.checkpoint import HASHES
+from c2s_rl.config import FrozenConfig
+from c2s_rl.errors import CheckpointError, ConfigError, MissingFileError
+from c2s_rl.pipeline.sft_data import SftDataConfig
+
+POLICY = "policy"
+CHECKPOINTS = "checkpoints"
+RUN = "sft.json"
+
+
+class SftWorkersConfig(FrozenConfig):
+    """How many processes train, and what each may use."""
+
+    num_workers: int = Field(1, ge=1, description="Data-parallel workers")
+    num_cpus: float = Field(1.0, ge=0, description="Ray CPUs a worker reserves")
+    num_gpus: float = Field(0.0, ge=0, description="Ray GPUs a worker reserves; 0 runs on CPU")
+    num_threads: int | None = Field(
+        None, ge=1, description="Threads of a worker; default: the cores divided by the workers"
+    )
+    deepspeed: Literal[0, 1, 2, 3] | Path = Field(
+        2, description="ZeRO stage, or path of a DeepSpeed JSON file (configs/deepspeed/)"
+    )
+
+
+class SftConfig(FrozenConfig):
+    """Optimisation, as methods.md sections 2 and 3 give it where they do."""
+
+    data: SftDataConfig = Field(SftDataConfig(), description="Prompts and their layout in rows")
+    workers: SftWorkersConfig = Field(SftWorkersConfig(), description="Processes and sharding")
+    epochs: float | None = Field(
+        None, gt=0, description="Passes over the training rows; default 3, or num_steps decides"
+    )
+    num_steps: int | None = Field(None, ge=1, description="Optimiser steps, instead of epochs")
+    batch_size: int = Field(8, ge=1, description="Rows a worker has in one forward pass")
+    gradient_accumulation: int = Field(1, ge=1, description="Forward passes a step")
+    lr: float = Field(1e-5, gt=0, description="Peak learning rate (AdamW); falls linearly to 0")
+    warmup_steps: int = Field(100, ge=0, description="Steps over which the rate rises from 0")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW decay")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Precision of weights and passes; bfloat16 keeps float32 masters"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Recompute activations in the backward pass: less memory, 1/3 more time",
+    )
+    save_every: int = Field(500, ge=1, description="Steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that are kept")
+    eval_every: int = Field(100, ge=1, description="Steps between eval losses (eval_fraction > 0)")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seeds the data order, split and dropout")
+
+    @model_validator(mode="after")
+    def _check_length_of_run(self) -> Self:
+        if self.epochs is not None and self.num_steps is not None:
+            raise ValueError(
+                "only one of epochs and num_steps may be given, "
+                f"got epochs {self.epochs} and num_steps {self.num_steps}"
+            )
+        if self.num_steps is not None and self.warmup_steps >= self.num_steps:
+            raise ValueError(
+                "warmup_steps must be fewer than num_steps, "
+                f"got {self.warmup_steps} and {self.num_steps}"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class SftFolders:
+    """Where the stage reads and writes."""
+
+    corpus: Path
+    """Prompt shards of the corpus stage."""
+    base_model: Path
+    """Hugging Face folder: config, weights, tokenizer with end and padding tokens."""
+    output: Path
+    """The stage's own folder; on several machines it must be shared storage."""
+
+
+@dataclass(frozen=True)
+class SftJob:
+    """A checked run, as it travels to the workers."""
+
+    config: SftConfig
+    folders: SftFolders
+    """Absolute, since a worker has another working folder."""
+    deepspeed: dict[str, JsonValue]
+    """DeepSpeed's settings; 'auto' where transformers fills them in."""
+
+    @property
+    def policy(self) -> Path:
+        """Folder of the result."""
+        return self.folders.output / POLICY
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder that holds step-N."""
+        return self.folders.output / CHECKPOINTS
+
+
+def plan(config: SftConfig, folders: SftFolders) -> SftJob:
+    """Check the inputs and claim the output folder for this run; loads no model.
+
+    The same call on a folder of a killed run gives the same job, which then goes on; on a finished
+    one it gives a job that `is_done`.
+
+    Raises:
+        MissingFileError: If the corpus, the base model or the DeepSpeed file is not there.
+        ConfigError: If the DeepSpeed file is no JSON object.
+        CheckpointError: If the output folder holds a run made from anything else.
+    """
+    folders = SftFolders(
+        corpus=_input_folder(folders.corpus, "manifest.json", "corpus"),
+        base_model=_input_folder(folders.base_model, "config.json", "base model"),
+        output=folders.output.resolve(),
+    )
+    job = SftJob(config, folders, deepspeed_settings(config.workers.deepspeed))
+    _claim(folders.output / RUN, _made_from(job))
+    return job
+
+
+def is_done(job: SftJob) -> bool:
+    """Tell whether the policy is already there; it is moved into place only when it is whole."""
+    return (job.policy / HASHES).is_file()
+
+
+def deepspeed_settings(source: int | Path) -> dict[str, JsonValue]:
+    """Read DeepSpeed's settings from a file, or make plain ones that run on any device.
+
+    The optimiser is left out of the plain ones on purpose: transformers then gives DeepSpeed
+    torch's own AdamW, which needs no compiler.
+
+    Args:
+        source: ZeRO stage 0-3, or a JSON file.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        ConfigError: If it is not a JSON object.
+    """
+    if isinstance(source, Path):
+        return _read_settings(source)
+    return {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        "zero_optimization": {
+            "stage": source,
+            # A copy on another stream: pointless on a CPU, and ordering there is not guaranteed.
+            "overlap_comm": False,
+            # ZeRO-3 must hand out whole weights when a Hugging Face folder is written.
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 2**31 - 1,  # DeepSpeed's own progress lines: never
+    }
+
+
+def _read_settings(path: Path) -> dict[str, JsonValue]:
+    if not path.is_file():
+        raise MissingFileError(
+            f"workers.deepspeed must be a ZeRO stage 0-3 or a JSON file that exists, got {path}"
+        )
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"a DeepSpeed file must be JSON, got {error} in {path}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"a DeepSpeed file must be a JSON object, got {settings!r} in {path}")
+    return settings
+
+
+def _input_folder(folder: Path, proof: str, name: str) -> Path:
+    if not (folder / proof).is_file():
+        raise MissingFileError(f"the {name} must be a folder with {proof}, got {folder}")
+    return folder.resolve()
+
+
+def _made_from(job: SftJob) -> dict[str, JsonValue]:
+    """What decides the result; two runs with equal values end with equal weights."""
+    settings: dict[str, JsonValue] = job.config.model_dump(mode="json")
+    workers = settings.pop("workers")
+    assert isinstance(workers, dict)
+    # Threads change the order of sums, and workers and ZeRO stage the layout of checkpoints.
+    flat = {f"workers.{key}": value for key, value in workers.items() if key != "deepspeed"}
+    for name in ("save_every", "keep_checkpoints"):  # free to change when a run goes on
+        del settings[name]
+    return {
+        **settings,
+        **flat,
+        "deepspeed": job.deepspeed,
+        "corpus": _fingerprint(job.folders.corpus),
+        "base_model": _fingerprint(job.folders.base_model),
+    }
+
+
+def _fingerprint(folder: Path) -> str:
+    """Hash a folder's hash list if it has one, else its small JSON files and all files' sizes."""
+    digest = hashlib.sha256()
+    hashes = folder / HASHES
+    if hashes.is_file():
+        digest.update(hashes.read_bytes())
+        return digest.hexdigest()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        if path.suffix == ".json":
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _claim(path: Path, made_from: dict[str, JsonValue]) -> None:
+    """Record what the run is made from, or check that it is what the record says."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(json.dumps(made_from, indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+        return
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in made_from.items():
+        if recorded.get(name) != value:
+            raise CheckpointError(
+                f"a run that goes on must be made from the same {name} = {recorded.get(name)!r}, "
+                f"got {value!r}: give {path.parent} back its config, or use another output folder"
+            )

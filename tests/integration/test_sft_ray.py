@@ -1,0 +1,179 @@
+"""Supervised fine-tuning on the real Ray Train, DeepSpeed and TRL: the same run in several ways.
+
+One worker with ZeRO-2 is the yardstick. Two workers with ZeRO-3 and half the batch each, and a run
+that is killed with SIGKILL and started again, must give the same; the latter bit for bit.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from actors.session import RayConfig, ray_session
+from actors.sft_job import run_sft
+from c2s_rl.checkpoint import verify
+from c2s_rl.errors import DataError
+from c2s_rl.pipeline.sft import SftConfig, SftFolders
+from c2s_rl.runlog import read_metrics
+from tests.conftest import PROJECT
+from tests.sft_fixtures import write_inputs
+
+pytestmark = pytest.mark.integration
+
+NUM_STEPS = 12
+# 40 prompts in batches of 8: an epoch ends in mid-run, and so does the kill.
+CONFIG = {
+    "num_steps": NUM_STEPS,
+    "warmup_steps": 2,
+    "lr": 3e-3,
+    "batch_size": 8,
+    "save_every": 4,
+    "eval_every": 6,
+    "data": {"max_length": 64, "eval_fraction": 0.1},
+    "workers": {"num_threads": 1},
+}
+DRIVER = """
+import json, sys
+from pathlib import Path
+from actors.session import RayConfig, ray_session
+from actors.sft_job import run_sft
+from c2s_rl.pipeline.sft import SftConfig, SftFolders
+
+corpus, base, output, config = sys.argv[1:]
+with ray_session(RayConfig(address="local"), num_cpus=2):
+    folders = SftFolders(Path(corpus), Path(base), Path(output))
+    run_sft(SftConfig.model_validate_json(config), folders)
+"""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> SftFolders:
+    return write_inputs(tmp_path_factory.mktemp("sft"), number=44)
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[None]:
+    with ray_session(RayConfig(address="local"), num_cpus=2):
+        yield
+
+
+def run(inputs: SftFolders, name: str, **changes: object) -> Path:
+    output = inputs.output.with_name(name)
+    config = SftConfig.model_validate(CONFIG | changes)
+    run_sft(config, SftFolders(inputs.corpus, inputs.base_model, output))
+    return output
+
+
+@pytest.fixture(scope="module")
+def yardstick(inputs: SftFolders, session: None) -> Path:
+    return run(inputs, "yardstick")
+
+
+def losses(output: Path, name: str = "loss") -> list[float]:
+    return [line[name] for line in read_metrics(output / "metrics.jsonl") if name in line]
+
+
+def test_loss_falls_and_the_policy_is_a_whole_hugging_face_folder(yardstick: Path) -> None:
+    trained, evaluated = losses(yardstick), losses(yardstick, "eval_loss")
+    assert (len(trained), len(evaluated)) == (NUM_STEPS, 2)
+    assert trained[-1] < trained[0] - 1
+    assert evaluated[1] < evaluated[0]
+    verify(yardstick / "policy")
+    model = AutoModelForCausalLM.from_pretrained(yardstick / "policy")
+    tokenizer = AutoTokenizer.from_pretrained(yardstick / "policy")
+    prompt = tokenizer("A cell of type T:", return_tensors="pt")
+    answer = model.generate(**prompt, max_new_tokens=3, do_sample=False)
+    genes = tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :]).split()
+    # T cells begin with the last 20 of the 40 genes.
+    assert set(genes) <= {f"G{i}" for i in range(20, 40)}
+
+
+def test_nothing_but_the_result_is_left(yardstick: Path) -> None:
+    names = {path.name for path in yardstick.iterdir()}
+    assert names == {"checkpoints", "metrics.jsonl", "policy", "sft.json", "tensorboard"}
+    checkpoints = {path.name for path in (yardstick / "checkpoints").iterdir()}
+    assert checkpoints == {"step-8", "step-12"}
+
+
+def test_finished_run_is_not_run_again(inputs: SftFolders, yardstick: Path) -> None:
+    before = (yardstick / "policy/model.safetensors").stat().st_mtime_ns
+    start = time.monotonic()
+    run(inputs, "yardstick")
+    assert time.monotonic() - start < 5
+    assert (yardstick / "policy/model.safetensors").stat().st_mtime_ns == before
+
+
+def test_two_workers_with_zero3_learn_what_one_learns(inputs: SftFolders, yardstick: Path) -> None:
+    # The loss is a sum over the step's learnt tokens, wherever they are: unequal targets on the
+    # two ranks would show if each rank averaged its own.
+    workers = {
+        "num_workers": 2,
+        "num_threads": 1,
+        "deepspeed": PROJECT / "configs/deepspeed/zero3.json",
+    }
+    output = run(inputs, "two-workers", batch_size=4, workers=workers)
+    for name in ("loss", "grad_norm", "eval_loss"):
+        assert losses(output, name) == pytest.approx(losses(yardstick, name), rel=1e-4)
+    # Not the weights: key biases have no gradient but rounding, which AdamW makes steps of lr of.
+    ids = torch.arange(2, 20).unsqueeze(0)
+    logits = [
+        AutoModelForCausalLM.from_pretrained(folder / "policy")(input_ids=ids).logits
+        for folder in (output, yardstick)
+    ]
+    torch.testing.assert_close(*logits, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.usefixtures("session")
+def test_error_in_a_worker_reaches_the_user_as_it_was_raised(inputs: SftFolders) -> None:
+    with pytest.raises(DataError, match=r"at most data\.max_length = 20 tokens, got \d+ in prompt"):
+        run(inputs, "too-long", data={"max_length": 20})
+
+
+def start_driver(inputs: SftFolders, output: Path) -> subprocess.Popen[bytes]:
+    config = SftConfig.model_validate(CONFIG).model_dump_json()
+    arguments = [inputs.corpus, inputs.base_model, output, config]
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, *map(str, arguments)],
+        cwd=PROJECT,
+        start_new_session=True,  # its own process group, which holds its Ray too
+    )
+
+
+def wait_for(path: Path, driver: subprocess.Popen[bytes], deadline_s: float) -> None:
+    end = time.monotonic() + deadline_s
+    while not path.exists():
+        assert driver.poll() is None, f"the driver ended before {path} was there"
+        assert time.monotonic() < end, f"no {path} within {deadline_s} s"
+        time.sleep(0.05)
+
+
+def test_killed_run_goes_on_and_ends_bit_for_bit_equal(inputs: SftFolders, yardstick: Path) -> None:
+    output = inputs.output.with_name("killed")
+    driver = start_driver(inputs, output)
+    try:
+        wait_for(output / "checkpoints/step-4/hashes.json", driver, 120)
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    assert not (output / "policy").exists()
+    # A checkpoint that was cut short must not be gone on from.
+    half = output / "checkpoints/step-11"
+    half.mkdir()
+    (half / "trainer_state.json").write_text('{"global_step": 11, "max_steps": 12}')
+    again = start_driver(inputs, output)
+    assert again.wait(180) == 0
+    ours = load_file(output / "policy/model.safetensors")
+    theirs = load_file(yardstick / "policy/model.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert losses(output) == losses(yardstick)
+    steps = [line["step"] for line in read_metrics(output / "metrics.jsonl") if "loss" in line]
+    assert steps == list(range(1, NUM_STEPS + 1))

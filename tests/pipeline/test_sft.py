@@ -1,0 +1,124 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from c2s_rl.checkpoint import atomic_folder
+from c2s_rl.config import validate
+from c2s_rl.errors import CheckpointError, ConfigError, MissingFileError
+from c2s_rl.pipeline.sft import SftConfig, SftFolders, deepspeed_settings, is_done, plan
+from tests.conftest import PROJECT
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> SftFolders:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus/manifest.json").write_text("{}")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/config.json").write_text('{"hidden_size": 64}')
+    return SftFolders(tmp_path / "corpus", tmp_path / "base", tmp_path / "sft")
+
+
+def test_defaults_are_those_of_the_methods() -> None:
+    config = SftConfig()
+    # methods.md section 3: SFT lr 1e-5, 100 warm-up steps; section 2: weight decay 0.01.
+    assert (config.lr, config.warmup_steps, config.weight_decay) == (1e-5, 100, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"epochs": 1, "num_steps": 5}, "only one of epochs and num_steps may be given, got epoch"),
+        ({"num_steps": 5}, "warmup_steps must be fewer than num_steps, got 100 and 5"),
+        ({"num_step": 5}, "'num_step' in a file; did you mean 'num_steps'"),
+        ({"data": {"tasks": ["sing"]}}, "at 'data.tasks.0' in a file"),
+    ],
+)
+def test_config_that_breaks_a_rule_is_refused(data: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validate(SftConfig, data, "a file")
+
+
+def test_same_call_again_gives_the_same_job(folders: SftFolders) -> None:
+    assert plan(SftConfig(), folders) == plan(SftConfig(), folders)
+
+
+def test_relative_folders_become_absolute(
+    folders: SftFolders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folders.corpus.parent)
+    job = plan(SftConfig(), SftFolders(Path("corpus"), Path("base"), Path("sft")))
+    assert job.folders == folders
+
+
+def test_another_config_in_the_same_folder_is_refused(folders: SftFolders) -> None:
+    plan(SftConfig(lr=1e-4), folders)
+    with pytest.raises(CheckpointError, match=r"same lr = 0\.0001, got 0\.0002"):
+        plan(SftConfig(lr=2e-4), folders)
+
+
+def test_saving_more_often_is_no_other_run(folders: SftFolders) -> None:
+    plan(SftConfig(save_every=10), folders)
+    assert plan(SftConfig(save_every=5), folders).config.save_every == 5
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [("corpus/manifest.json", "corpus"), ("base/config.json", "base_model")],
+)
+def test_other_inputs_in_the_same_folder_are_refused(
+    folders: SftFolders, changed: str, name: str
+) -> None:
+    plan(SftConfig(), folders)
+    (folders.corpus.parent / changed).write_text('{"other": 1}')
+    with pytest.raises(CheckpointError, match=f"same {name} = "):
+        plan(SftConfig(), folders)
+
+
+def test_missing_inputs_are_named(folders: SftFolders) -> None:
+    (folders.base_model / "config.json").unlink()
+    with pytest.raises(MissingFileError, match=r"base model must be a folder with config\.json"):
+        plan(SftConfig(), folders)
+
+
+def test_run_is_done_when_its_policy_is_whole(folders: SftFolders) -> None:
+    job = plan(SftConfig(), folders)
+    job.policy.mkdir()
+    assert not is_done(job)
+    with atomic_folder(job.policy):
+        pass
+    assert is_done(job)
+
+
+@pytest.mark.parametrize(("name", "stage"), [("zero2.json", 2), ("zero3.json", 3)])
+def test_shipped_deepspeed_files_differ_from_the_plain_stage_only_in_zero(
+    name: str, stage: int
+) -> None:
+    shipped = deepspeed_settings(PROJECT / "configs/deepspeed" / name)
+    plain = deepspeed_settings(stage)
+    zero = shipped.pop("zero_optimization")
+    assert isinstance(zero, dict)
+    assert zero["stage"] == stage
+    del plain["zero_optimization"]
+    assert shipped == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "must be JSON, got"), ("[1]", r"must be a JSON object, got \[1\]")]
+)
+def test_deepspeed_file_must_be_a_json_object(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "zero.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        deepspeed_settings(path)
+
+
+def test_missing_deepspeed_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="ZeRO stage 0-3 or a JSON file that exists, got"):
+        deepspeed_settings(tmp_path / "none.json")
+
+
+def test_record_of_the_run_names_no_folder(folders: SftFolders) -> None:
+    plan(SftConfig(), folders)
+    record = json.loads((folders.output / "sft.json").read_text())
+    assert str(folders.output.parent) not in json.dumps(record)

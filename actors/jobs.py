@@ -267,7 +267,8 @@ def show_evaluation(run: RunConfig) -> None:
 
     text = (run.folder / EVALUATION).read_text(encoding="utf-8")
     console = Console()
-    console.print(result_table(Evaluation.model_validate_json(text)))
+    evaluation = Evaluation.model_validate_json(text)
+    console.print(result_table(evaluation, width=console.width))
     console.print(f"report: {run.folder / REPORT}", soft_wrap=True)
 
 

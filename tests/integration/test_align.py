@@ -1,0 +1,86 @@
+"""GRPO on the real vLLM, DeepSpeed and Ray: shards, ranks, kills and the report."""
+
+import shutil
+
+import pytest
+from safetensors.torch import load_file
+
+from c2s_rl.runlog import read_metrics
+
+pytestmark = pytest.mark.integration
+
+
+def _copy(prepared, name):
+    folder = prepared.parent / name
+    shutil.copytree(prepared, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runs, prepared):
+    folder = _copy(prepared, "undisturbed")
+    runs.run("align", "undisturbed")
+    return folder / "align"
+
+
+def _policy(align):
+    return load_file(align / "policy" / "model.safetensors")
+
+
+def _difference(left, right):
+    assert left.keys() == right.keys()
+    return max((left[name] - right[name]).abs().max().item() for name in left)
+
+
+def test_engine_and_learner_agree_and_the_policy_moves(undisturbed, prepared):
+    metrics = read_metrics(undisturbed / "metrics.jsonl")
+    assert len(metrics) == 4
+    # float32 on both sides: after every sync the two agree to rounding
+    assert max(line["mismatch_max"] for line in metrics) < 1e-4
+    assert metrics[0]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics[-1]["kl"] > 1e-5
+    start = load_file(prepared / "base" / "model.safetensors")
+    assert _difference(start, _policy(undisturbed)) > 1e-4
+
+
+def test_a_killed_run_ends_bitwise_like_an_undisturbed_one(runs, prepared, undisturbed):
+    folder = _copy(prepared, "killed")
+    runs.kill_after("align", "killed", folder / "align" / "checkpoints" / "step-00002")
+    assert not (folder / "align" / "policy").exists()
+    output = runs.run("align", "killed")
+    assert "continuing after step" in output
+    left, right = _policy(undisturbed), _policy(folder / "align")
+    assert all((left[name] == right[name]).all() for name in left)
+    completions = "completions/step-00003.parquet"
+    assert (undisturbed / completions).read_bytes() == (folder / "align" / completions).read_bytes()
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_two_ranks_of_any_zero_stage_train_like_one(runs, prepared, undisturbed, stage):
+    name = f"zero{stage}"
+    folder = _copy(prepared, name)
+    overrides = (f"learner.zero_stage={stage}", "learner.num_workers=2", "align.num_steps=2")
+    runs.run("align", name, *(word for o in overrides for word in ("--set", o)))
+    steps = [read_metrics(align / "metrics.jsonl") for align in (undisturbed, folder / "align")]
+    # same seeds, so the same samples; sums over two ranks round differently
+    for name in ("reward_mean", "kl", "loss", "grad_norm"):
+        assert steps[1][1][name] == pytest.approx(steps[0][1][name], rel=1e-3, abs=1e-6)
+
+
+def test_evaluation_prints_the_table_and_a_second_run_reuses_everything(runs, undisturbed):
+    output = runs.run("run", "undisturbed")
+    assert "report.html" in output
+    report = undisturbed.parent / "report.html"
+    written = report.stat().st_mtime_ns
+    again = runs.run("run", "undisturbed")
+    assert again.count("reusing") == 5
+    assert report.stat().st_mtime_ns == written
+
+
+def test_another_config_in_the_same_folder_is_refused(runs, undisturbed):
+    before = (undisturbed / "policy" / "model.safetensors").read_bytes()
+    output = runs.run("align", "undisturbed", "--set", "learner.lr=0.5", code=2)
+    assert "learner.lr 0.001 -> 0.5; choose another name, or --overwrite" in " ".join(
+        output.split()
+    )
+    assert (undisturbed / "policy" / "model.safetensors").read_bytes() == before

@@ -27,7 +27,9 @@ def followed(path: Path, on_metrics: OnMetrics | None) -> Iterator[None]:
         yield
         return
     stop = threading.Event()
-    thread = threading.Thread(target=_follow, args=(path, on_metrics, stop, _inode(path)), daemon=True)
+    thread = threading.Thread(
+        target=_follow, args=(path, on_metrics, stop, _inode(path)), daemon=True
+    )
     thread.start()
     try:
         yield

@@ -6,6 +6,7 @@ again goes on from the newest checkpoint.
 """
 
 import logging
+import math
 import shutil
 import signal
 import threading
@@ -17,6 +18,12 @@ from actors.follow_metrics import OnMetrics, followed
 from c2s_rl.errors import C2SError, StageError
 from c2s_rl.pipeline.sft import SftConfig, SftFolders, SftJob, SftWorkersConfig, is_done, plan
 from c2s_rl.runlog import METRICS
+
+__all__ = ["SftFolders", "run_sft"]
+
+# Ray Train waits this long for room in the cluster before it counts a failure and tries again
+# (RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S); by default it would try for ever.
+ROOM_TIMEOUT_S = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +54,13 @@ def run_sft(
 
 
 def _fit(job: SftJob) -> None:
-    from ray.train import LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train import (
+        FailureConfig,
+        LoggingConfig,
+        RunConfig,
+        ScalingConfig,
+        TrainingFailedError,
+    )
     from ray.train.torch import TorchConfig, TorchTrainer
 
     workers = job.config.workers
@@ -67,6 +80,9 @@ def _fit(job: SftJob) -> None:
             storage_path=str(storage),
             worker_runtime_env={"env_vars": _environment(workers)},
             logging_config=LoggingConfig(log_level="ERROR"),
+            failure_config=FailureConfig(
+                controller_failure_limit=math.ceil(workers.deadline_s / ROOM_TIMEOUT_S) - 1
+            ),
         ),
     )
     try:
@@ -97,7 +113,10 @@ def _resources(workers: SftWorkersConfig) -> dict[str, float]:
 def _environment(workers: SftWorkersConfig) -> dict[str, str]:
     """Ray would set OMP_NUM_THREADS to the reserved CPUs; one worker shall use all cores."""
     num_threads = workers.num_threads or max(1, num_cores() // workers.num_workers)
-    return learner_env(num_threads, is_cpu=workers.num_gpus == 0)
+    is_cpu = workers.num_gpus == 0
+    env = learner_env(num_threads, is_cpu=is_cpu)
+    # Ray may leave a machine's GPUs in sight of a worker that reserved none.
+    return env | {"CUDA_VISIBLE_DEVICES": ""} if is_cpu else env
 
 
 def _root_cause(error: Exception) -> C2SError:
@@ -114,8 +133,8 @@ def _root_cause(error: Exception) -> C2SError:
     for inner in chain:
         if isinstance(inner, C2SError):
             return inner
-    last = chain[-1]
-    return StageError(f"SFT workers must end without an error, got {type(last).__name__}: {last}")
+    first = chain[0]
+    return StageError(f"SFT workers must end without an error, got {type(first).__name__}: {first}")
 
 
 def _inner(error: BaseException) -> Iterator[BaseException]:

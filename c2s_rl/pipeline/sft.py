@@ -43,6 +43,9 @@ class SftWorkersConfig(FrozenConfig):
     deepspeed: Literal[0, 1, 2, 3] | Path = Field(
         2, description="ZeRO stage, or path of a DeepSpeed JSON file (configs/deepspeed/)"
     )
+    deadline_s: float = Field(
+        600.0, gt=0, description="Longest wait until the cluster has room for all workers, seconds"
+    )
 
 
 class SftConfig(FrozenConfig):
@@ -206,6 +209,7 @@ def _made_from(job: SftJob) -> dict[str, JsonValue]:
     flat = {f"workers.{key}": value for key, value in workers.items() if key != "deepspeed"}
     for name in ("save_every", "keep_checkpoints"):  # free to change when a run goes on
         del settings[name]
+    del flat["workers.deadline_s"]
     return {
         **settings,
         **flat,

@@ -103,7 +103,7 @@ def build_trainer(job: SftJob) -> SFTTrainer:
     tokenizer = AutoTokenizer.from_pretrained(job.folders.base_model, local_files_only=True)
     model = _load_model(job)
     learnt, kept_out = _rows(job, tokenizer)
-    trainer_type = SFTTrainer if torch.cuda.is_available() else WholeLogitsTrainer
+    trainer_type = SFTTrainer if job.config.workers.num_gpus > 0 else WholeLogitsTrainer
     trainer = trainer_type(
         model=model,
         args=arguments,
@@ -119,7 +119,7 @@ def build_trainer(job: SftJob) -> SFTTrainer:
 def _arguments(job: SftJob) -> TrlConfig:
     config = job.config
     is_bf16 = config.dtype == "bfloat16"
-    is_cuda = torch.cuda.is_available()
+    is_cuda = config.workers.num_gpus > 0
     has_eval = config.data.eval_fraction > 0
     if not is_cuda:
         _tell_accelerate_of_peers()

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from actors.session import RayConfig, ray_session
 from actors.sft_job import run_sft
 from c2s_rl.checkpoint import verify
-from c2s_rl.errors import DataError
+from c2s_rl.errors import DataError, StageError
 from c2s_rl.pipeline.sft import SftConfig, SftFolders
 from c2s_rl.runlog import read_metrics
 from tests.conftest import PROJECT
@@ -119,7 +119,8 @@ def test_two_workers_with_zero3_learn_what_one_learns(inputs: SftFolders, yardst
         "num_threads": 1,
         "deepspeed": PROJECT / "configs/deepspeed/zero3.json",
     }
-    output = run(inputs, "two-workers", batch_size=4, workers=workers)
+    changes = {"batch_size": 4, "workers": workers, "gradient_checkpointing": True}
+    output = run(inputs, "two-workers", **changes)
     for name in ("loss", "grad_norm", "eval_loss"):
         assert losses(output, name) == pytest.approx(losses(yardstick, name), rel=1e-4)
     # Not the weights: key biases have no gradient but rounding, which AdamW makes steps of lr of.
@@ -135,6 +136,26 @@ def test_two_workers_with_zero3_learn_what_one_learns(inputs: SftFolders, yardst
 def test_error_in_a_worker_reaches_the_user_as_it_was_raised(inputs: SftFolders) -> None:
     with pytest.raises(DataError, match=r"at most data\.max_length = 20 tokens, got \d+ in prompt"):
         run(inputs, "too-long", data={"max_length": 20})
+
+
+@pytest.mark.usefixtures("session")
+def test_workers_that_find_no_room_end_with_an_error(
+    inputs: SftFolders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1")
+    with pytest.raises(StageError, match="must end without an error, got WorkerGroupStartupTimeo"):
+        run(inputs, "no-room", workers={"num_cpus": 1000, "deadline_s": 1})
+
+
+def test_packed_bfloat16_learns_nearly_as_well(inputs: SftFolders, yardstick: Path) -> None:
+    data = CONFIG["data"] | {"packing": True}
+    output = run(inputs, "bfloat16", dtype="bfloat16", batch_size=3, data=data)
+    weights = load_file(output / "policy/model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    # About the same samples a step, in another order: near the yardstick, far from the start (5).
+    assert losses(output, "eval_loss")[-1] == pytest.approx(
+        losses(yardstick, "eval_loss")[-1], abs=0.3
+    )
 
 
 def start_driver(inputs: SftFolders, output: Path) -> subprocess.Popen[bytes]:

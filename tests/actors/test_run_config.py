@@ -1,0 +1,54 @@
+"""The run file: rules between sections, seeds, overrides."""
+
+import pytest
+
+from actors.run_config import load_run
+from c2s_rl.errors import ConfigError
+
+ALIGN = """\
+name: x
+seed: 5
+corpus: {tasks: [cell_generation]}
+align: {task: cell_generation, num_steps: 10}
+rewards: [{name: validity, options: {num_genes: 5}}]
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(ALIGN)
+    return path
+
+
+def test_the_seed_of_a_run_is_that_of_every_stage_that_names_none(file):
+    assert load_run(file, []).corpus.seed == 5
+    assert load_run(file, ["corpus.seed=9"]).corpus.seed == 9
+    assert load_run(file, ["seed=6"]).corpus.seed == 6
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("align.task=perturbation_response", "align.task must be one of corpus.tasks"),
+        ("rewards=[]", "needs at least one entry in rewards"),
+        ("rollout.dtype=bfloat16", "rollout.dtype and learner.dtype must be equal"),
+        ("align.save_every=11", "save_every must be at most num_steps=10, got 11 at 'align'"),
+        ("align.num_step=3", "got 'align.num_step'.*did you mean 'num_steps'"),
+        ("align.sampling.group_size=1", "greater than or equal to 2, got 1"),
+        ("name=a/b", "name must be letters"),
+        ("rewards=[{name: kendal}]", "did you mean 'kendall'.* at 'rewards' in"),
+        ("rewards=[{name: validity}]", "no 'num_genes' in options of reward 'validity'"),
+        ("align", "--set must be key=value, got 'align'"),
+        ("seed.x=1", "--set seed.x must go through a section, got seed=5"),
+    ],
+)
+def test_a_broken_rule_is_said_before_anything_is_loaded(file, override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_run(file, [override])
+
+
+def test_numbers_and_names_are_yaml_1_2(file):
+    run = load_run(file, ["learner.lr=1e-6", "name=NO"])
+    assert run.learner.lr == 1e-6
+    assert run.name == "NO"

@@ -1,0 +1,74 @@
+"""The ledger of stages: reuse, continue, refuse, replace."""
+
+import pytest
+
+from actors.stages import StageKey, StageLedger
+from c2s_rl.errors import StageError
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return StageLedger(tmp_path)
+
+
+def key(**changes):
+    values = {"stage": "sft", "sections": {"sft": {"lr": 0.1}}, "upstream": {"corpus": "abc"}}
+    return StageKey(**(values | changes))
+
+
+def test_a_new_stage_runs_and_a_finished_one_is_reused(ledger, tmp_path):
+    output = tmp_path / "sft"
+    assert ledger.begin(key(), output, overwrite=False)
+    output.mkdir()
+    ledger.finish(key())
+    assert not ledger.begin(key(), output, overwrite=False)
+    assert ledger.fingerprint("sft") == key().fingerprint
+
+
+def test_a_killed_stage_goes_on_with_what_it_left(ledger, tmp_path):
+    output = tmp_path / "sft"
+    ledger.begin(key(), output, overwrite=False)
+    output.mkdir()
+    (output / "checkpoint").write_text("kept")
+    assert ledger.fingerprint("sft") is None
+    assert ledger.begin(key(), output, overwrite=False)
+    assert (output / "checkpoint").read_text() == "kept"
+
+
+def test_a_finished_stage_whose_output_was_deleted_runs_again(ledger, tmp_path):
+    ledger.begin(key(), tmp_path / "sft", overwrite=False)
+    ledger.finish(key())
+    assert ledger.begin(key(), tmp_path / "sft", overwrite=False)
+
+
+def test_another_config_is_refused_and_what_is_there_stays(ledger, tmp_path):
+    output = tmp_path / "sft"
+    ledger.begin(key(), output, overwrite=False)
+    output.mkdir()
+    changed = key(sections={"sft": {"lr": 0.2}})
+    with pytest.raises(StageError, match=r"got sft\.lr 0\.1 -> 0\.2; choose another name"):
+        ledger.begin(changed, output, overwrite=False)
+    assert output.is_dir()
+
+
+def test_another_input_is_refused_by_its_stage(ledger, tmp_path):
+    (tmp_path / "sft").mkdir()
+    ledger.begin(key(), tmp_path / "new", overwrite=False)
+    with pytest.raises(StageError, match="got another output of corpus"):
+        ledger.begin(key(upstream={"corpus": "xyz"}), tmp_path / "sft", overwrite=False)
+
+
+def test_a_folder_that_no_stage_wrote_is_never_taken(ledger, tmp_path):
+    (tmp_path / "sft").mkdir()
+    with pytest.raises(StageError, match="got no record of one"):
+        ledger.begin(key(), tmp_path / "sft", overwrite=False)
+
+
+def test_overwrite_replaces_a_folder_or_a_file(ledger, tmp_path):
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    file.write_text("x")
+    assert ledger.begin(key(stage="a"), folder, overwrite=True)
+    assert ledger.begin(key(stage="b"), file, overwrite=True)
+    assert not folder.exists()
+    assert not file.exists()

@@ -64,7 +64,7 @@ def _nothing(path: Path) -> None:
 
 CASES: dict[str, tuple[Break, tuple[str, ...], tuple[str, ...]]] = {
     "nan": (_value(np.nan), (), ("nan",)),
-    "negative": (_value(-1.5), (), ("-1.5", "raw or")),
+    "negative": (_value(-1.5), (), ("-1.5", "scaled", "raw counts")),
     "infinite": (_value(np.inf), (), ("inf",)),
     "fractions called counts": (_value(0.25), (), ("0.25", "values")),
     "duplicated symbol": (_genes("ISG15", "ISG15", "CD3D", "HLA-A"), (), ("'ISG15'", "duplicates")),

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from pydantic import Field
 
-from c2s_rl.cells.rank import stable_hash
 from c2s_rl.config import FrozenConfig
 from c2s_rl.errors import DataError
 from c2s_rl.types import PromptRecord, Task
@@ -145,6 +144,9 @@ def split_validation(
     Returns:
         Records to learn from and records kept out, each in the order given.
     """
+    # Not at the top: it loads numba, and reading a config must be quick.
+    from c2s_rl.cells.rank import stable_hash
+
     border = int(fraction * 2**64)
     is_out = [stable_hash(r.target_id or r.prompt_id, seed) < border for r in records]
     learnt = [record for record, out in zip(records, is_out, strict=True) if not out]

@@ -1,39 +1,47 @@
-"""What a user watches while a model trains: a bar, and figures that tell how it goes."""
+"""What a user watches while a model trains: a bar, and figures that tell how it goes.
+
+In a terminal the bar stays in place with the figures below it; elsewhere (the log of a job) every
+update is one line.
+"""
 
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import TimeElapsedColumn as Elapsed
+from rich.progress import TimeRemainingColumn as Remaining
+from rich.text import Text
 
 from c2s_rl.pipeline.align import StepReport
 from c2s_rl.pipeline.sft import SftConfig
+
+LINES_IN_LOG = 20  # of a whole run: enough to see a curve, few enough to read
 
 
 class _Bar:
     """One progress bar with a line of figures; use it as a context manager."""
 
     def __init__(self, console: Console, label: str, total: int | None) -> None:
+        self._console = console
+        self._label = label
+        self._total = total
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=console,
+            Elapsed(),
+            TextColumn("left"),
+            Remaining(),
         )
-        self._task: TaskID = self._progress.add_task(label, total=total, figures="starting")
+        self._task: TaskID = self._progress.add_task(label, total=total)
+        self._live = Live(self._progress, console=console)
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(
@@ -42,10 +50,15 @@ class _Bar:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        self._live.stop()
 
-    def _show(self, done: int, total: int | None, figures: str) -> None:
-        self._progress.update(self._task, completed=done, total=total, figures=figures)
+    def _show(self, done: int, figures: str) -> None:
+        self._progress.update(self._task, completed=done)
+        if self._console.is_terminal:
+            self._live.update(Group(self._progress, Text(figures)))
+        elif done % max(1, (self._total or 0) // LINES_IN_LOG) == 0:
+            of = f"/{self._total}" if self._total else ""
+            self._console.print(f"{self._label} {done}{of}  {figures}", soft_wrap=True)
 
 
 class AlignProgress(_Bar):
@@ -60,7 +73,6 @@ class AlignProgress(_Bar):
         valid = 1.0 - f["duplicate_rate"] - f["unknown_rate"]
         self._show(
             report.step + 1,
-            report.num_steps,
             f"reward {f['reward_mean']:.3f}  KL {f['kl']:.4f}  length {f['length_mean']:.0f}  "
             f"valid {valid:.1%} (repeated {f['duplicate_rate']:.1%}, "
             f"unknown {f['unknown_rate']:.1%})  {f['tokens_per_s']:.0f} tokens/s",
@@ -76,8 +88,13 @@ class SftProgress(_Bar):
     def update(self, figures: Mapping[str, float | None]) -> None:
         """Show one line of metrics.jsonl."""
         shown = [
-            f"{name} {figures[name]:.4g}"
-            for name in ("loss", "eval_loss", "lr", "tokens_per_s")
-            if figures.get(name) is not None
+            f"{label} {value:.4g}"
+            for name, label in {
+                "loss": "loss",
+                "eval_loss": "held-out loss",
+                "lr": "lr",
+                "tokens_per_s": "tokens/s",
+            }.items()
+            if (value := figures.get(name)) is not None
         ]
-        self._show(int(figures["step"] or 0), None, "  ".join(shown))
+        self._show(int(figures["step"] or 0), "  ".join(shown))

@@ -1,0 +1,31 @@
+"""Progress in the log of a job, where there is no terminal."""
+
+import io
+
+from rich.console import Console
+
+from actors.progress import AlignProgress
+from c2s_rl.pipeline.align import StepReport
+
+FIGURES = {
+    "reward_mean": 0.5,
+    "kl": 0.01,
+    "length_mean": 99.6,
+    "duplicate_rate": 0.1,
+    "unknown_rate": 0.05,
+    "tokens_per_s": 1234.0,
+}
+
+
+def test_a_log_gets_some_lines_with_reward_kl_and_validity():
+    stream = io.StringIO()
+    with AlignProgress(Console(file=stream), 40) as progress:
+        for step in range(40):
+            progress.update(StepReport(step, 40, FIGURES))
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 20
+    # valid = 1 - 0.1 - 0.05
+    assert lines[-1] == (
+        "GRPO 40/40  reward 0.500  KL 0.0100  length 100  "
+        "valid 85.0% (repeated 10.0%, unknown 5.0%)  1234 tokens/s"
+    )

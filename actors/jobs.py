@@ -166,9 +166,8 @@ def _sft(run: RunConfig, console: Console) -> None:
     assert run.sft is not None
     folders = SftFolders(run.folder / CORPUS, run.folder / BASE, run.folder / SFT)
     workers = run.sft.workers
-    # Ray Train's controller takes a CPU beside the workers'.
     with (
-        ray_session(run.ray, num_cpus=workers.num_workers * workers.num_cpus + 1),
+        ray_session(run.ray, num_cpus=workers.num_workers * workers.num_cpus),
         SftProgress(console, run.sft) as progress,
     ):
         run_sft(run.sft, folders, on_metrics=progress.update)

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from actors.deepspeed_cpu import skip_shared_memory_op
 from actors.shared_weights import full_tensors, publish_shared
 from c2s_rl.config import FrozenConfig
 from c2s_rl.grpo.batch import PaddedBatch, Row, micro_batches, pad_rows
@@ -144,6 +145,8 @@ class DeepSpeedLearnerRank:
 
     def start(self, place: RankPlace) -> None:
         """Join the other ranks, load the policy and build the DeepSpeed engine."""
+        if self._device.type == "cpu":
+            skip_shared_memory_op()
         import deepspeed
         from transformers import AutoTokenizer
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from c2s_rl.errors import MissingFileError
 
@@ -80,7 +80,13 @@ def load_policy(folder: Path, dtype: str) -> PreTrainedModel:
     """
     if not (folder / "config.json").is_file():
         raise MissingFileError(f"a policy must be a folder with a config.json, got {folder}")
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    # SDPA drops Gemma-2's cap on attention logits without a word; only eager attention applies it.
+    has_cap = config.to_dict().get("attn_logit_softcapping") is not None
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=DTYPES[dtype], local_files_only=True
+        folder,
+        dtype=DTYPES[dtype],
+        local_files_only=True,
+        attn_implementation="eager" if has_cap else "sdpa",
     )
     return model

@@ -85,18 +85,19 @@ class RewardPool:
         shares: list[list[int]] = [[] for _ in range(num_workers)]
         for index, group in enumerate(groups):
             shares[conditions.index(group.record.condition) % num_workers].append(index)
-        calls = [
-            self.workers[w].score.remote([groups[i] for i in share])
+        calls = {
+            w: self.workers[w].score.remote([groups[i] for i in share])
             for w, share in enumerate(shares)
-        ]
+            if share
+        }
         results: dict[int, ScoredGroup | None] = {}
-        for w, (share, call) in enumerate(zip(shares, calls, strict=True)):
+        for w, call in calls.items():
             try:
                 (scored,) = self._wait(w, call)
             except (RewardError, DeadlineError, StageError) as error:
                 logger.warning("step %d: %s; trying its groups one by one", step, error)
-                scored = [self._retry(w, groups[i], step) for i in share]
-            results |= dict(zip(share, scored, strict=True))
+                scored = [self._retry(w, groups[i], step) for i in shares[w]]
+            results |= dict(zip(shares[w], scored, strict=True))
         return [results[i] for i in range(len(groups))]
 
     def _retry(self, worker: int, group: Group, step: int) -> ScoredGroup | None:

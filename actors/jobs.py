@@ -278,10 +278,8 @@ def start_policy(run: RunConfig) -> Path:
 
 def evaluated_policies(run: RunConfig) -> Mapping[str, Path]:
     """Policies by the name of their column."""
-    policies = {"SFT" if run.sft else "Base": start_policy(run)}
-    if run.align:
-        policies["GRPO"] = run.folder / ALIGN / "policy"
-    return policies
+    folders = (start_policy(run), run.folder / ALIGN / "policy")
+    return dict(zip(run.policy_names, folders, strict=False))
 
 
 def describe(run: RunConfig, prompt_set: PromptSet) -> str:

@@ -70,7 +70,7 @@ def align_workers(  # noqa: PLR0913 one argument a config section
     ]
     ranks = [_start_rank(policy, align, learner) for _ in range(learner.num_workers)]
     weights_path = _weights_path(output)
-    pool = RewardPool(lambda: _start_reward(rewards, vocabulary, reward_pool), reward_pool)
+    pool = RewardPool(lambda: start_reward(rewards, vocabulary, reward_pool), reward_pool)
     try:
         group = LearnerGroup(ranks, learner, num_steps=align.num_steps, weights_path=weights_path)
         node = group.start()
@@ -121,9 +121,10 @@ def _start_rank(policy: Path, align: AlignConfig, config: LearnerConfig) -> Acto
     return remote.remote(policy.absolute(), config, align.loss, align.sampling.temperature)
 
 
-def _start_reward(
+def start_reward(
     specs: Sequence[RewardSpec], vocabulary: Vocabulary, config: RewardPoolConfig
 ) -> ActorHandle:
+    """Start one reward worker; it loads its plug-ins in its own process."""
     remote = ray.remote(CompositeRewardWorker).options(
         num_cpus=config.num_cpus,
         num_gpus=config.num_gpus,

@@ -76,6 +76,22 @@ class RunConfig(FrozenConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _compares_what_it_has(self) -> "RunConfig":
+        if self.evaluate is None or self.align is None:
+            return self
+        names = self.policy_names
+        for key in ("baseline", "candidate"):
+            name = self.evaluate.model_dump()[key]
+            if name not in names:
+                raise ValueError(f"evaluate.{key} must be one of {list(names)}, got {name!r}")
+        return self
+
+    @property
+    def policy_names(self) -> tuple[str, ...]:
+        """Policies that are evaluated: what alignment starts from and, if there is one, its end."""
+        return ("SFT" if self.sft else "Base", *(["GRPO"] if self.align else []))
+
     @property
     def folder(self) -> Path:
         """The run's folder."""

@@ -5,6 +5,9 @@ anything.
 """
 
 import os
+from pathlib import Path
+
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 
 
 def num_cores() -> int:
@@ -30,10 +33,20 @@ def common_env(num_threads: int) -> dict[str, str]:
     }
 
 
+def quiet_driver() -> None:
+    """Keep libraries from drawing bars and warnings into this process's own output."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if not NVIDIA_DRIVER.exists():
+        # transformers imports DeepSpeed, which looks for a GPU and warns that there is none
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
 def learner_env(num_threads: int, *, is_cpu: bool) -> dict[str, str]:
     """Variables for a DeepSpeed learner rank."""
-    env = common_env(num_threads) | {"DEEPSPEED_LOG_LEVEL": "error"}
-    return env | {"DS_ACCELERATOR": "cpu"} if is_cpu else env
+    env = common_env(num_threads)
+    # Without the second a rank on a GPU node that was given no GPU would still find them.
+    return env | {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""} if is_cpu else env
 
 
 def rollout_env(num_threads: int, *, is_cpu: bool, kv_cache_gib: int) -> dict[str, str]:

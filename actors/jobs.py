@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from ruamel.yaml import YAML
 
+from actors.engine_env import quiet_driver
 from actors.progress import AlignProgress, SftProgress
 from actors.run_config import RunConfig, load_run
 from actors.stages import StageKey, StageLedger, resolved
@@ -69,6 +70,7 @@ def run_stage(run: RunConfig, stage: str, *, overwrite: bool = False) -> None:
         StageError: If a stage before it is not done, or another config made what is there.
     """
     console = Console(stderr=True)
+    quiet_driver()
     if stage not in _present(run):
         raise ConfigError(
             f"stage {stage!r} needs a section {STAGES[stage].sections[0]!r}, "

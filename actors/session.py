@@ -49,7 +49,8 @@ def ray_session(config: RayConfig, *, num_cpus: float) -> Iterator[None]:
             num_cpus=max(num_cores(), int(num_cpus + 0.999)) if is_local else None,
             include_dashboard=False if is_local else None,
             log_to_driver=config.log_to_driver,
-            logging_level=logging.WARNING,
+            # Its warnings are about settings of ours, like the token authentication it turns on.
+            logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise StageError(f"Ray must answer at {address!r}, got {error}") from error

@@ -113,10 +113,7 @@ def _resources(workers: SftWorkersConfig) -> dict[str, float]:
 def _environment(workers: SftWorkersConfig) -> dict[str, str]:
     """Ray would set OMP_NUM_THREADS to the reserved CPUs; one worker shall use all cores."""
     num_threads = workers.num_threads or max(1, num_cores() // workers.num_workers)
-    is_cpu = workers.num_gpus == 0
-    env = learner_env(num_threads, is_cpu=is_cpu)
-    # Ray may leave a machine's GPUs in sight of a worker that reserved none.
-    return env | {"CUDA_VISIBLE_DEVICES": ""} if is_cpu else env
+    return learner_env(num_threads, is_cpu=workers.num_gpus == 0)
 
 
 def _root_cause(error: Exception) -> C2SError:

@@ -186,7 +186,7 @@ class DeepSpeedLearnerRank:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = batch.lr
         cuts = micro_batches(batch.rows, self._config.micro_batch_tokens)
-        # Ranks with fewer passes repeat a row with weight 0 so that collectives stay aligned.
+        # Ranks with fewer passes score a filler row that weighs nothing: collectives stay aligned.
         cuts += [[] for _ in range(batch.num_micro_batches - len(cuts))]
         sums: dict[str, float] = {}
         mismatch_max = 0.0
@@ -247,7 +247,10 @@ class DeepSpeedLearnerRank:
     def save(self, folder: Path) -> None:
         """Write the policy (Hugging Face form), DeepSpeed's state and this rank's random state."""
         self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
-        torch.save(torch.get_rng_state(), folder / f"rng-rank{self._place.rank}.pt")
+        states = {"cpu": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state()
+        torch.save(states, folder / f"rng-rank{self._place.rank}.pt")
         tensors = {name: tensor.cpu().clone() for name, tensor in self._full_tensors()}
         if self._place.rank == 0:
             from transformers import AutoTokenizer
@@ -261,8 +264,10 @@ class DeepSpeedLearnerRank:
     def load(self, folder: Path) -> None:
         """Restore exactly what `save` wrote."""
         self._engine.load_checkpoint(str(folder), tag="deepspeed")
-        rng = torch.load(folder / f"rng-rank{self._place.rank}.pt", weights_only=True)
-        torch.set_rng_state(rng)
+        states = torch.load(folder / f"rng-rank{self._place.rank}.pt", weights_only=True)
+        torch.set_rng_state(states["cpu"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(states["cuda"])
 
     def _pad(self, rows: list[Row]) -> PaddedBatch:
         if rows:

@@ -12,7 +12,7 @@ help:  ## List the targets
 env:
 	@cluster/env/install.sh $(DEVICE)
 
-demo: env  ## Cells, SFT, GRPO and a report on real blood cells: 10 minutes on 2 cores
+demo: env  ## Cells, SFT, GRPO and a report on real blood cells: 6 minutes on 2 cores
 	$(BIN)/c2s-rl run --config configs/pbmc_cpu.yaml
 
 test: env  ## All tests, with the real vLLM, DeepSpeed and Ray: 12 minutes on 2 cores

@@ -151,3 +151,6 @@ def test_condition_that_is_not_held_out_may_stand_on_both_sides() -> None:
         record(Split.TRAIN),
     ]
     check_leaks(records, held_out_cells=NOTHING, held_out_conditions=NOTHING)
+    records.append(record(Split.TEST, target="t1"))
+    with pytest.raises(DataError, match="a target cell, got 't1'"):
+        check_leaks(records, held_out_cells=NOTHING, held_out_conditions=NOTHING)

@@ -104,13 +104,18 @@ def test_log1p_values_must_not_be_counts():
 
 
 def test_one_fraction_anywhere_makes_log1p_believable():
-    good = checker(Values.LOG1P)
-    good.check(chunk([[1, 2, 0]]))
-    good.check(chunk([[0.7, 0, 0]]))
-    good.finish()
+    doubtful = checker(Values.LOG1P)
+    doubtful.check(chunk([[1, 2, 0]]))
+    with pytest.raises(DataError, match="must not all be whole numbers"):
+        doubtful.finish()
+    doubtful.check(chunk([[0.7, 0, 0]]))
+    doubtful.finish()
 
 
 def test_a_matrix_without_values_contradicts_nothing():
     empty = checker(Values.LOG1P)
     empty.check(chunk([[0, 0, 0]]))
     empty.finish()
+    empty.check(chunk([[0, 3, 0]]))
+    with pytest.raises(DataError, match="must not all be whole numbers"):
+        empty.finish()

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from c2s_rl.errors import CheckpointError
+from c2s_rl.errors import CheckpointError, StageError
 
 HASHES = "hashes.json"
+MANIFEST = "manifest.json"  # what every stage that writes a data folder leaves in it
 SCHEMA_VERSION = 1
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,20 @@ def atomic_folder(final: Path) -> Iterator[Path]:
         _move_into_place(partial, final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # gone already unless something was raised
+
+
+def require_replaceable(folder: Path) -> None:
+    """Check that a stage may put its output at `folder`.
+
+    Raises:
+        StageError: If it is a file, or a folder with files but without a stage's manifest.
+    """
+    if folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir())):
+        return
+    if folder.exists():
+        raise StageError(
+            f"an output folder must be new, empty or hold {MANIFEST}, got {folder} with other files"
+        )
 
 
 def verify(folder: Path) -> None:

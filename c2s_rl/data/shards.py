@@ -22,13 +22,12 @@ from pydantic import Field, ValidationError
 
 from c2s_rl.cells.rank_model import RankModel
 from c2s_rl.cells.vocabulary import Duplicates, GeneCase, Vocabulary, unknown_name
-from c2s_rl.checkpoint import atomic_folder
+from c2s_rl.checkpoint import MANIFEST, atomic_folder, require_replaceable
 from c2s_rl.config import FrozenConfig
 from c2s_rl.data.cell_table import CellTable, TextArray, concatenated, regrouped
 from c2s_rl.data.values import Values
-from c2s_rl.errors import DataError, MissingFileError, StageError
+from c2s_rl.errors import DataError, MissingFileError
 
-MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 CELLS_PER_GROUP = 2_048  # about 16 MB of 1,000 genes each
 GROUPS_PER_PART = 32
@@ -92,10 +91,7 @@ def write_cells(
         StageError: If `folder` holds something else.
         DataError: If there are no cells.
     """
-    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
-        raise StageError(
-            f"an output folder must be new, empty or hold {MANIFEST}, got {folder} with other files"
-        )
+    require_replaceable(folder)
     with atomic_folder(folder) as partial:
         parts = _write_parts(partial, regrouped(tables, CELLS_PER_GROUP), source_file)
         manifest = make_manifest().model_copy(update={"parts": parts})

@@ -69,8 +69,6 @@ class LearnStats:
 
     figures: Mapping[str, float]
     """Metric name to value: loss, kl, ratio_mean, ratio_max, clip_share, grad_norm, lr, ..."""
-    policy_logprobs: tuple[tuple[tuple[float, ...], ...], ...] = ()
-    """[P][G][T] learner's log-probabilities before the step; filled only when asked for."""
 
 
 class RolloutWorker(Protocol):

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from c2s_rl.checkpoint import atomic_folder, sha256_of
+from c2s_rl.checkpoint import atomic_folder, require_replaceable, sha256_of
 from c2s_rl.config import FrozenConfig, expand_variables
 from c2s_rl.data.prompt_set import MANIFEST, PromptSet, read_prompts
 from c2s_rl.errors import DataError
 from c2s_rl.models.shape import GptNeoxShape
-from c2s_rl.pipeline.output import require_replaceable
 from c2s_rl.types import Split, Task
 
 if TYPE_CHECKING:

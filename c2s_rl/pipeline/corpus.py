@@ -9,12 +9,11 @@ import logging
 from pathlib import Path
 
 import c2s_rl.data.shards as cell_shards
-from c2s_rl.checkpoint import atomic_folder, sha256_of
+from c2s_rl.checkpoint import MANIFEST, atomic_folder, require_replaceable, sha256_of
 from c2s_rl.data.corpus import CellSource, build_corpus
 from c2s_rl.data.corpus_config import CorpusConfig, PromptLimits, TargetForm
 from c2s_rl.data.prompt_set import PromptManifest, write_prompts
 from c2s_rl.data.splits import SplitConfig
-from c2s_rl.pipeline.output import require_replaceable
 from c2s_rl.prompts.render import load_all_templates
 from c2s_rl.types import Split
 
@@ -57,7 +56,7 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
         counts=corpus.counts,
         dropped=corpus.dropped,
         num_short_targets=corpus.num_short_targets,
-        cells_manifest_sha256=sha256_of(cells / cell_shards.MANIFEST),
+        cells_manifest_sha256=sha256_of(cells / MANIFEST),
         config=config.model_dump(mode="json"),
         phrasings={task: templates[task].prompts for task in config.tasks},
         symbols=source.vocabulary.symbols,

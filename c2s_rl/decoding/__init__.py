@@ -1,0 +1,1 @@
+"""Which tokens may follow: the one source of the sampler's and the learner's mask."""

@@ -26,6 +26,8 @@ from actors.learner import (
 from actors.reward import RewardPoolConfig
 from c2s_rl.errors import DeadlineError, RewardError, StageError
 from c2s_rl.grpo.batch import Row, micro_batches, rows_of, split_between_ranks
+from c2s_rl.grpo.loss import StepTotals
+from c2s_rl.grpo.loss_stats import loss_figures
 from c2s_rl.grpo.roles import LearnBatch, LearnStats, PublishedWeights, RolloutRequest
 from c2s_rl.types import Group, ScoredGroup
 
@@ -148,9 +150,11 @@ class LearnerGroup:
         config: LearnerConfig,
         *,
         num_steps: int,
+        max_tokens: int,
         weights_path: Path,
     ) -> None:
         self._ranks = list(ranks)
+        self._max_tokens = max_tokens
         self._config = config
         self._rate = LearningRate(config, num_steps)
         self._weights_path = weights_path
@@ -181,11 +185,15 @@ class LearnerGroup:
             for share in split_between_ranks(groups, len(self._ranks))
         ]
         lr = self._rate.at(batch.step)
-        num_completions = sum(len(share) for share in rows)
+        totals = StepTotals(
+            num_completions=sum(len(share) for share in rows),
+            num_tokens=sum(len(row.completion_ids) for share in rows for row in share),
+            max_tokens=self._max_tokens,
+        )
         num_passes = self._num_passes(rows)
         stats: list[RankStats] = self._wait(
             [
-                rank.learn.remote(RankBatch(tuple(share), num_completions, num_passes, lr))
+                rank.learn.remote(RankBatch(tuple(share), totals, num_passes, lr))
                 for rank, share in zip(self._ranks, rows, strict=True)
             ],
             "step",
@@ -237,20 +245,13 @@ class LearnerGroup:
 
 
 def learn_figures(stats: Sequence[RankStats]) -> dict[str, float]:
-    """Combine the ranks' sums into means over the step's completion tokens.
+    """Combine the ranks' sums into the figures of `loss_figures`, the loss and the gradient norm.
 
-    kl is the mean k3 estimate a token; mismatch_* compare the learner's log-probabilities before
-    the update with the sampler's, before anything is clipped.
+    The learner's log-probabilities compared are those before the update.
     """
     total = {name: sum(s.sums[name] for s in stats) for name in stats[0].sums}
-    num_tokens = max(total["tokens"], 1.0)
+    maxima = {name: max(s.maxima[name] for s in stats) for name in stats[0].maxima}
     return {
         "loss": total["loss"],
-        "kl": total["kl"] / num_tokens,
-        "clip_share": total["clipped"] / num_tokens,
-        "entropy": total["entropy_proxy"] / num_tokens,
-        "mismatch_mean": total["mismatch"] / num_tokens,
-        "mismatch_abs": total["mismatch_abs"] / num_tokens,
-        "mismatch_max": max(s.mismatch_max for s in stats),
         "grad_norm": stats[0].grad_norm,
-    }
+    } | loss_figures(total, maxima)

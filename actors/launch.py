@@ -72,7 +72,13 @@ def align_workers(  # noqa: PLR0913 one argument a config section
     weights_path = _weights_path(output)
     pool = RewardPool(lambda: start_reward(rewards, vocabulary, reward_pool), reward_pool)
     try:
-        group = LearnerGroup(ranks, learner, num_steps=align.num_steps, weights_path=weights_path)
+        group = LearnerGroup(
+            ranks,
+            learner,
+            num_steps=align.num_steps,
+            max_tokens=align.sampling.max_tokens,
+            weights_path=weights_path,
+        )
         node = group.start()
         nodes = wait_all(
             [engine.node.remote() for engine in engines],

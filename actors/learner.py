@@ -21,7 +21,9 @@ from actors.deepspeed_cpu import skip_shared_memory_op
 from actors.shared_weights import full_tensors, publish_shared
 from c2s_rl.config import FrozenConfig
 from c2s_rl.grpo.batch import PaddedBatch, Row, micro_batches, pad_rows
-from c2s_rl.grpo.loss import LossConfig, grpo_loss
+from c2s_rl.grpo.loss import StepTotals, TokenInputs, grpo_loss, token_weights
+from c2s_rl.grpo.loss_config import LossConfig
+from c2s_rl.grpo.loss_stats import LossStats
 from c2s_rl.grpo.roles import PublishedWeights
 
 logger = logging.getLogger(__name__)
@@ -79,7 +81,7 @@ class RankBatch:
 
     rows: tuple[Row, ...]
     """Completions of whole groups; may be empty when there are more ranks than groups."""
-    num_completions: int
+    totals: StepTotals
     """Of the whole step, over all ranks."""
     num_micro_batches: int
     """Forward passes that every rank must make: ZeRO-3 gathers weights in lockstep."""
@@ -92,9 +94,9 @@ class RankStats:
     """Sums over one rank's completion tokens, and figures that are equal on all ranks."""
 
     sums: dict[str, float]
-    """loss, kl, clipped, entropy_proxy, mismatch (sum of policy - rollout), mismatch_abs, ..."""
-    mismatch_max: float
-    """Largest |policy - rollout| log-probability difference of a token."""
+    """loss, and the sums of `LossStats`."""
+    maxima: dict[str, float]
+    """The maxima of `LossStats`."""
     grad_norm: float
     """Before clipping."""
 
@@ -188,40 +190,32 @@ class DeepSpeedLearnerRank:
         cuts = micro_batches(batch.rows, self._config.micro_batch_tokens)
         # Ranks with fewer passes score a filler row that weighs nothing: collectives stay aligned.
         cuts += [[] for _ in range(batch.num_micro_batches - len(cuts))]
-        sums: dict[str, float] = {}
-        mismatch_max = 0.0
+        loss, stats = 0.0, LossStats({}, {})
         for index, cut in enumerate(cuts):
             padded = self._pad([batch.rows[i] for i in cut])
             self._engine.set_gradient_accumulation_boundary(index == len(cuts) - 1)
-            policy_logprobs = self._engine(*_inputs(padded))
             terms = grpo_loss(
                 self._loss,
-                policy_logprobs_B_T=policy_logprobs,
-                # one update a batch: the policy before it is the policy at sampling
-                sampling_logprobs_B_T=policy_logprobs.detach(),
-                reference_logprobs_B_T=self._reference_logprobs(padded),
-                advantages_B=padded.advantages_B,
-                mask_B_T=padded.mask_B_T,
-                num_completions=batch.num_completions,
+                TokenInputs(
+                    policy=self._engine(*_inputs(padded)),
+                    advantages=padded.advantages_B.unsqueeze(1),
+                    weights=token_weights(self._loss, padded.mask_B_T, batch.totals),
+                    rollout=padded.rollout_logprobs_B_T,
+                    reference=self._reference_logprobs(padded),
+                ),
             )
             # DeepSpeed averages gradients over ranks; the loss is already divided by the whole
             # step's completions, so the average has to become a sum again.
             self._engine.backward(terms.loss * self._place.world_size)
-            mismatch = (policy_logprobs.detach() - padded.rollout_logprobs_B_T) * padded.mask_B_T
-            for name, value in {
-                "loss": terms.loss.detach(),
-                "kl": terms.kl_sum,
-                "clipped": terms.clipped_sum,
-                "entropy_proxy": terms.entropy_proxy_sum,
-                "mismatch": mismatch.sum(),
-                "mismatch_abs": mismatch.abs().sum(),
-                "tokens": padded.mask_B_T.sum(),
-            }.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
-            mismatch_max = max(mismatch_max, float(mismatch.abs().max()))
+            loss += float(terms.loss)
+            stats += terms.stats
         self._engine.step()
         grad_norm = self._engine.get_global_grad_norm()
-        return RankStats(sums, mismatch_max, float(grad_norm or 0.0))
+        return RankStats(
+            {"loss": loss} | {name: float(value) for name, value in stats.sums.items()},
+            {name: float(value) for name, value in stats.maxima.items()},
+            float(grad_norm or 0.0),
+        )
 
     @torch.no_grad()
     def logprobs(self, rows: Sequence[Row], num_micro_batches: int) -> list[list[float]]:

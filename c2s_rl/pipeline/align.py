@@ -23,8 +23,8 @@ from c2s_rl.checkpoint import atomic_folder, clean_leftovers, latest_checkpoint,
 from c2s_rl.config import FrozenConfig
 from c2s_rl.data.completions import write_completions
 from c2s_rl.errors import BudgetError, CheckpointError, WeightSyncError
-from c2s_rl.grpo.advantage import group_advantages
-from c2s_rl.grpo.loss import LossConfig
+from c2s_rl.grpo.advantage import step_advantages
+from c2s_rl.grpo.loss_config import LossConfig
 from c2s_rl.grpo.roles import LearnBatch, Learner, RewardWorker, RolloutRequest, RolloutWorker
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.runlog import RunLog
@@ -213,10 +213,7 @@ class _Loop:
         clock.lap("seconds_check")
         scored = self._score(groups)
         clock.lap("seconds_reward")
-        advantages = tuple(
-            tuple(group_advantages(s.rewards_G, scale_by_std=self._config.loss.scale_by_std))
-            for s in scored
-        )
+        advantages = step_advantages([s.rewards_G for s in scored], scale=self._config.loss.scale)
         stats = self._workers.learner.learn(LearnBatch(tuple(scored), advantages, self.step))
         clock.lap("seconds_learn")
         if self.step % self._config.save_completions_every == 0:

@@ -25,13 +25,18 @@ def test_learning_rate_falls_linearly_after_warm_up():
 
 
 def test_figures_are_means_over_the_tokens_of_all_ranks():
-    names = ("kl", "clipped", "entropy_proxy", "mismatch", "mismatch_abs")
+    names = ("ratio", "clipped_low", "clipped_high", "neg_logprob", "kl")
     stats = [
-        RankStats(dict.fromkeys(names, 3.0) | {"tokens": 10.0, "loss": 0.25}, 0.1, 2.0),
-        RankStats(dict.fromkeys(names, 1.0) | {"tokens": 30.0, "loss": 0.5}, 0.4, 2.0),
+        RankStats(
+            dict.fromkeys(names, 3.0) | {"tokens": 10.0, "loss": 0.25}, {"ratio_max": 1.5}, 2.0
+        ),
+        RankStats(
+            dict.fromkeys(names, 1.0) | {"tokens": 30.0, "loss": 0.5}, {"ratio_max": 1.1}, 2.0
+        ),
     ]
     figures = learn_figures(stats)
     assert figures["kl"] == pytest.approx(4.0 / 40.0)
+    assert figures["clip_share"] == pytest.approx(8.0 / 40.0)
     assert figures["loss"] == 0.75  # each rank holds its share of the step's loss
-    assert figures["mismatch_max"] == 0.4
+    assert figures["ratio_max"] == 1.5
     assert figures["grad_norm"] == 2.0

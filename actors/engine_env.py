@@ -58,6 +58,8 @@ def rollout_env(num_threads: int, *, is_cpu: bool, kv_cache_gib: int) -> dict[st
         # The engine runs inside the actor: one process less to watch, and our weight-transfer
         # engine is registered where the model lives.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        # Which of its two model runners vLLM uses decides which logits processor fits.
+        "VLLM_USE_V2_MODEL_RUNNER": _model_runner(is_cpu=is_cpu),
     }
     if is_cpu:
         env |= {
@@ -66,3 +68,8 @@ def rollout_env(num_threads: int, *, is_cpu: bool, kv_cache_gib: int) -> dict[st
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         }
     return env
+
+
+def _model_runner(*, is_cpu: bool) -> str:
+    """The V2 runner needs CUDA; there the user's own choice goes first."""
+    return "0" if is_cpu else os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "1")

@@ -180,8 +180,9 @@ def _align(run: RunConfig, console: Console) -> None:
     from actors.session import ray_session
     from c2s_rl.pipeline import align
 
-    config = run.align
-    assert config is not None
+    assert run.align is not None
+    sampling = run.align.sampling.for_task(run.align.task)
+    config = run.align.model_copy(update={"sampling": sampling})
     prompts = read_prompts(run.folder / CORPUS, split=Split.TRAIN, task=config.task)
     output = run.folder / ALIGN
     with ExitStack() as stack:
@@ -253,6 +254,7 @@ def _sample(
     assert run.evaluate is not None
     trained = run.align.sampling if run.align else SamplingConfig()
     sampling = trained.model_copy(update={"group_size": run.evaluate.samples_per_prompt})
+    sampling = sampling.for_task(records[0].task)  # an evaluation has prompts of one task
     requests = [
         RolloutRequest(record, stable_hash(f"evaluate/{record.prompt_id}", run.seed) >> 2)
         for record in records

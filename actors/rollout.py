@@ -6,15 +6,18 @@ Shape suffixes: G completions of one prompt.
 """
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from actors.gene_requests import TRIE_KEY, processor_path
 from c2s_rl.cells.parse import parse_cell
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import FrozenConfig
+from c2s_rl.decoding.constraint import gene_trie_for
 from c2s_rl.errors import DataError
 from c2s_rl.grpo.roles import PublishedWeights, RolloutRequest
 from c2s_rl.grpo.sampling import SamplingConfig
@@ -58,6 +61,7 @@ class VLLMRolloutWorker:
         sampling: SamplingConfig,
         config: RolloutConfig,
     ) -> None:
+        from transformers import AutoTokenizer
         from vllm import LLM
         from vllm.config.weight_transfer import WeightTransferConfig
 
@@ -68,6 +72,13 @@ class VLLMRolloutWorker:
         self._vocabulary = vocabulary
         self._sampling = sampling
         self._version = 0
+        tokenizer = AutoTokenizer.from_pretrained(policy, local_files_only=True)
+        self._trie = gene_trie_for(tokenizer, vocabulary, sampling.genes)
+        trie_folder = tempfile.TemporaryDirectory()
+        trie_path = Path(trie_folder.name) / "gene_trie.npz"
+        if self._trie is not None:
+            self._trie.check_budget(sampling.max_tokens)
+            self._trie.save(trie_path)
         self._llm = LLM(
             str(policy),
             dtype=config.dtype,
@@ -81,7 +92,10 @@ class VLLMRolloutWorker:
             gpu_memory_utilization=config.gpu_memory_utilization,
             logprobs_mode="processed_logprobs",
             weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+            logits_processors=[processor_path()] if self._trie else None,
+            additional_config={TRIE_KEY: str(trie_path)} if self._trie else {},
         )
+        trie_folder.cleanup()  # the engine has read it
         self._tokenizer = self._llm.get_tokenizer()
         self._max_model_len = int(self._llm.llm_engine.model_config.max_model_len)
 
@@ -143,6 +157,7 @@ class VLLMRolloutWorker:
             max_tokens=self._sampling.max_tokens,
             seed=seed,
             logprobs=0,  # 0 alternatives: the sampled token's own log-probability only
+            extra_args={TRIE_KEY: self._trie is not None},
         )
 
     def _group(

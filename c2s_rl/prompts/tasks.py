@@ -19,6 +19,8 @@ class TaskRule:
     """Placeholders without which the task cannot be solved."""
     allowed: frozenset[str]
     """All placeholders that are known for this task; holds `required`."""
+    is_cell_sentence: bool
+    """Whether the answer is a cell sentence; else it is free text."""
 
 
 TASK_RULES: Mapping[Task, TaskRule] = MappingProxyType(
@@ -26,17 +28,20 @@ TASK_RULES: Mapping[Task, TaskRule] = MappingProxyType(
         Task.CELL_GENERATION: TaskRule(
             required=frozenset({"cell_type"}),
             allowed=frozenset({"cell_type", "num_genes", "organism"}),
+            is_cell_sentence=True,
         ),
         # The cell type is the answer here, so a template that shows it is an error.
         Task.CELL_TYPE_ANNOTATION: TaskRule(
             required=frozenset({"cell_sentence"}),
             allowed=frozenset({"cell_sentence", "num_genes", "organism"}),
+            is_cell_sentence=False,
         ),
         Task.PERTURBATION_RESPONSE: TaskRule(
             required=frozenset({"cell_sentence", "perturbation"}),
             allowed=frozenset(
                 {"cell_sentence", "perturbation", "cell_type", "num_genes", "organism"}
             ),
+            is_cell_sentence=True,
         ),
     }
 )

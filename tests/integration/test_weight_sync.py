@@ -10,6 +10,7 @@ from actors.rollout import RolloutConfig
 from actors.session import RayConfig, ray_session
 from actors.shared_weights import full_tensors, publish_shared
 from c2s_rl.cells.vocabulary import Vocabulary
+from c2s_rl.decoding.constraint import GeneConstraint, GeneMode
 from c2s_rl.grpo.batch import pad_rows, rows_of
 from c2s_rl.grpo.roles import RolloutRequest
 from c2s_rl.grpo.sampling import SamplingConfig
@@ -23,7 +24,9 @@ pytestmark = pytest.mark.integration
 SYMBOLS = tuple(f"GENE{i}" for i in range(40))
 VOCABULARY = Vocabulary(SYMBOLS, SYMBOLS)
 TEMPERATURE = 0.7
-SAMPLING = SamplingConfig(group_size=4, max_tokens=24, temperature=TEMPERATURE)
+SAMPLING = SamplingConfig(
+    group_size=4, max_tokens=24, temperature=TEMPERATURE, genes=GeneConstraint(mode=GeneMode.OFF)
+)
 NO_GENES = np.zeros(0, dtype=np.int32)
 
 

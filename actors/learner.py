@@ -1,9 +1,9 @@
-"""Learner rank: DeepSpeed ZeRO 0-3 around the policy, with a frozen reference beside it.
+"""Learner rank: DeepSpeed ZeRO 0-3 around the policy, with a frozen reference.
 
-The plain, padded form: every completion carries its prompt through the network. One optimiser
-update a batch, so the policy before the update is the policy at sampling and no separate pass is
-needed for it. Left out: packing, LoRA, several updates a batch.
-Shape suffixes: B rows, T completion tokens, P prompts, G completions of one prompt.
+Groups come packed, each prompt once; the LM head is fused with the loss; where sampling was held to
+the gene trie, so are all log-probabilities. What a micro-batch's loss is, `c2s_rl.grpo.micro_step`
+says. Left out: who packs and deals out (`actors/learner_group.py`).
+Shape suffixes: N completion tokens of a micro-batch.
 """
 
 import logging
@@ -12,45 +12,28 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import Field
 
 from actors.deepspeed_cpu import skip_shared_memory_op
+from actors.learner_config import LearnerConfig
 from actors.shared_weights import full_tensors, publish_shared
-from c2s_rl.config import FrozenConfig
-from c2s_rl.grpo.batch import PaddedBatch, Row, micro_batches, pad_rows
-from c2s_rl.grpo.loss import StepTotals, TokenInputs, grpo_loss, token_weights
+from c2s_rl.cells.vocabulary import Vocabulary
+from c2s_rl.decoding.constraint import gene_trie_for
+from c2s_rl.grpo.loss import StepTotals
 from c2s_rl.grpo.loss_config import LossConfig
-from c2s_rl.grpo.loss_stats import LossStats
+from c2s_rl.grpo.micro_step import MicroBatch, Support, micro_loss
+from c2s_rl.grpo.passes import MicroParts
 from c2s_rl.grpo.roles import PublishedWeights
+from c2s_rl.grpo.sampling import SamplingConfig
+from c2s_rl.models.checkpointing import checkpoint_layers
+from c2s_rl.models.logprobs import FusedOptions
+from c2s_rl.models.policy import load_policy
+from c2s_rl.models.scorer import PackedScorer
 
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
-
-
-class LearnerConfig(FrozenConfig):
-    """Optimiser and sharding of the policy."""
-
-    num_workers: int = Field(1, ge=1, description="Data-parallel ranks")
-    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Policy precision")
-    lr: float = Field(1e-6, gt=0, description="Peak learning rate (AdamW)")
-    lr_schedule: Literal["constant", "linear"] = Field(
-        "constant", description="After warm-up: stay, or fall linearly to 0 at the last step"
-    )
-    warmup_steps: int = Field(0, ge=0, description="Steps over which the rate rises from 0")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW decay")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm")
-    micro_batch_tokens: int = Field(8192, ge=1, description="Padded tokens a forward pass may hold")
-    num_cpus: float = Field(1.0, ge=0, description="Ray CPUs a rank reserves")
-    num_gpus: float = Field(0.0, ge=0, description="Ray GPUs a rank reserves; 0 runs on CPU")
-    num_threads: int | None = Field(
-        None, ge=1, description="Threads a rank on CPU; default: the cores divided by the ranks"
-    )
-    deadline_s: float = Field(3600.0, gt=0, description="Longest wait for one step, seconds")
 
 
 @dataclass(frozen=True)
@@ -76,29 +59,25 @@ class RankPlace:
 
 
 @dataclass(frozen=True)
-class RankBatch:
-    """One rank's share of an optimiser step."""
+class RankPlan:
+    """What a rank has to know of an optimiser step before its first pass."""
 
-    rows: tuple[Row, ...]
-    """Completions of whole groups; may be empty when there are more ranks than groups."""
     totals: StepTotals
     """Of the whole step, over all ranks."""
-    num_micro_batches: int
-    """Forward passes that every rank must make: ZeRO-3 gathers weights in lockstep."""
     lr: float
     """Learning rate of this step."""
 
 
 @dataclass(frozen=True)
 class RankStats:
-    """Sums over one rank's completion tokens, and figures that are equal on all ranks."""
+    """What one rank measured in a step; sums add up over ranks, of maxima the largest counts."""
 
     sums: dict[str, float]
-    """loss, and the sums of `LossStats`."""
+    """Of `LossStats`, over all updates; and `loss`, of the first."""
     maxima: dict[str, float]
-    """The maxima of `LossStats`."""
+    """Of `LossStats`."""
     grad_norm: float
-    """Before clipping."""
+    """Before clipping, equal on all ranks; of the last update."""
 
 
 def deepspeed_config(config: LearnerConfig) -> dict[str, object]:
@@ -124,15 +103,18 @@ class DeepSpeedLearnerRank:
     def __init__(
         self,
         policy: Path,
+        vocabulary: Vocabulary,
+        *,
         config: LearnerConfig,
         loss: LossConfig,
-        temperature: float,
+        sampling: SamplingConfig,
     ) -> None:
         self._config = config
         self._loss = loss
+        self._sampling = sampling
+        self._vocabulary = vocabulary
         self._device = torch.device("cuda" if config.num_gpus > 0 else "cpu")
         self._policy_folder = policy
-        self._temperature = temperature
 
     def address(self) -> NodeAddress:
         """Tell where this process runs and a port that is free there."""
@@ -146,13 +128,15 @@ class DeepSpeedLearnerRank:
         )
 
     def start(self, place: RankPlace) -> None:
-        """Join the other ranks, load the policy and build the DeepSpeed engine."""
+        """Join the other ranks, load the policy and build the DeepSpeed engine.
+
+        Raises:
+            DataError: If the gene trie is on and the policy's tokenizer does not fit it.
+        """
         if self._device.type == "cpu":
             skip_shared_memory_op()
         import deepspeed
         from transformers import AutoTokenizer
-
-        from c2s_rl.models.policy import CompletionScorer, load_policy
 
         self._place = place
         os.environ |= {
@@ -166,68 +150,85 @@ class DeepSpeedLearnerRank:
             os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         backend = "nccl" if self._device.type == "cuda" else "gloo"
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
-        model = load_policy(self._policy_folder, self._config.dtype)
-        # Evaluation mode: dropout would make the policy another one than the sampler's.
-        self._scorer = CompletionScorer(model, self._temperature).eval()
         tokenizer = AutoTokenizer.from_pretrained(self._policy_folder, local_files_only=True)
         self._pad_id = int(tokenizer.pad_token_id or 0)
+        trie = gene_trie_for(tokenizer, self._vocabulary, self._sampling.genes)
+        self._support = Support(trie, self._sampling.max_tokens) if trie else None
+        self._scorer = self._load_scorer()
         optimizer = torch.optim.AdamW(
-            self._scorer.parameters(), lr=self._config.lr, weight_decay=self._config.weight_decay
+            [p for p in self._scorer.parameters() if p.requires_grad],
+            lr=self._config.lr,
+            weight_decay=self._config.weight_decay,
         )
         self._engine, *_ = deepspeed.initialize(
             model=self._scorer, optimizer=optimizer, config=deepspeed_config(self._config)
         )
-        self._reference: torch.nn.Module | None = None
-        if self._loss.beta > 0:
-            frozen = load_policy(self._policy_folder, self._config.dtype)
-            reference = CompletionScorer(frozen, self._temperature).to(self._device)
-            self._reference = reference.eval().requires_grad_(requires_grad=False)
+        if self._config.gradient_checkpointing:
+            checkpoint_layers(self._scorer.model)
+        self._reference = self._load_reference() if self._loss.beta > 0 else None
 
-    def learn(self, batch: RankBatch) -> RankStats:
-        """Take one optimiser step together with the other ranks."""
+    def begin(self, plan: RankPlan) -> None:
+        """Start an optimiser step together with the other ranks."""
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = batch.lr
-        cuts = micro_batches(batch.rows, self._config.micro_batch_tokens)
-        # Ranks with fewer passes score a filler row that weighs nothing: collectives stay aligned.
-        cuts += [[] for _ in range(batch.num_micro_batches - len(cuts))]
-        loss, stats = 0.0, LossStats({}, {})
-        for index, cut in enumerate(cuts):
-            padded = self._pad([batch.rows[i] for i in cut])
-            self._engine.set_gradient_accumulation_boundary(index == len(cuts) - 1)
-            terms = grpo_loss(
-                self._loss,
-                TokenInputs(
-                    policy=self._engine(*_inputs(padded)),
-                    advantages=padded.advantages_B.unsqueeze(1),
-                    weights=token_weights(self._loss, padded.mask_B_T, batch.totals),
-                    rollout=padded.rollout_logprobs_B_T,
-                    reference=self._reference_logprobs(padded),
-                ),
-            )
-            # DeepSpeed averages gradients over ranks; the loss is already divided by the whole
-            # step's completions, so the average has to become a sum again.
-            self._engine.backward(terms.loss * self._place.world_size)
-            loss += float(terms.loss)
-            stats += terms.stats
+            group["lr"] = plan.lr
+        self._totals = plan.totals
+        self._kept: list[MicroBatch] = []
+        self._sums: dict[str, float] = {}
+        self._maxima: dict[str, float] = {}
+
+    def accumulate(self, passes: Sequence[MicroParts]) -> None:
+        """Add the gradients of some micro-batches, none of them the step's last."""
+        for parts in passes:
+            self._first_pass(parts, is_last=False)
+
+    def finish(self, passes: Sequence[MicroParts]) -> RankStats:
+        """Add the gradients of the step's last micro-batches and update the policy.
+
+        Every further update of `updates_per_batch` goes over all micro-batches of the step again.
+        """
+        for index, parts in enumerate(passes):
+            self._first_pass(parts, is_last=index == len(passes) - 1)
         self._engine.step()
-        grad_norm = self._engine.get_global_grad_norm()
-        return RankStats(
-            {"loss": loss} | {name: float(value) for name, value in stats.sums.items()},
-            {name: float(value) for name, value in stats.maxima.items()},
-            float(grad_norm or 0.0),
-        )
+        loss = self._sums["loss"]
+        for _ in range(self._loss.updates_per_batch - 1):
+            for index, micro in enumerate(self._kept):
+                self._pass(micro, is_last=index == len(self._kept) - 1)
+            self._engine.step()
+        grad_norm = float(self._engine.get_global_grad_norm() or 0.0)
+        self._kept = []
+        return RankStats(self._sums | {"loss": loss}, self._maxima, grad_norm)
+
+    def _first_pass(self, parts: MicroParts, *, is_last: bool) -> None:
+        micro = self._micro_batch(parts)
+        micro.reference_N = self._reference_logprobs(micro)
+        logprobs_N = self._pass(micro, is_last=is_last)
+        if self._loss.updates_per_batch > 1:
+            micro.sampling_N = logprobs_N
+            self._kept.append(micro)
+
+    def _pass(self, micro: MicroBatch, *, is_last: bool) -> torch.Tensor:
+        """Make one forward and backward pass; return the policy's log-probabilities."""
+        self._engine.set_gradient_accumulation_boundary(is_last)
+        terms = micro_loss(self._loss, self._engine, micro, self._totals)
+        # DeepSpeed averages gradients over ranks; the loss is already divided by the whole
+        # step's completions, so the average has to become a sum again.
+        self._engine.backward(terms.loss * self._place.world_size)
+        sums = {"loss": terms.loss.detach(), **terms.stats.sums}
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        for name, value in terms.stats.maxima.items():
+            self._maxima[name] = max(self._maxima.get(name, 0.0), float(value))
+        return terms.logprobs_N
 
     @torch.no_grad()
-    def logprobs(self, rows: Sequence[Row], num_micro_batches: int) -> list[list[float]]:
-        """Score the completion tokens of rows under the current policy, in the rows' order."""
-        result: list[list[float]] = [[] for _ in rows]
-        cuts = micro_batches(rows, self._config.micro_batch_tokens)
-        for cut in cuts + [[] for _ in range(num_micro_batches - len(cuts))]:
-            padded = self._pad([rows[i] for i in cut])
-            logprobs = self._engine(*_inputs(padded)).float().cpu()
-            for place, index in enumerate(cut):
-                result[index] = logprobs[place, : len(rows[index].completion_ids)].tolist()
-        return result
+    def logprobs(self, passes: Sequence[MicroParts]) -> list[list[float]]:
+        """Score completions under the current policy, row after row of all passes."""
+        rows: list[list[float]] = []
+        for parts in passes:
+            scores_N = self._engine(self._micro_batch(parts).inputs).logprobs_N.cpu()
+            lengths = [len(row.completion_ids) for part in parts for row in part.rows]
+            rows += [scores_n.tolist() for scores_n in scores_N[: sum(lengths)].split(lengths)]
+        return rows
 
     def publish(self, path: Path, version: int) -> PublishedWeights | None:
         """Stream the policy's weights into a shared-memory file; only rank 0 writes it."""
@@ -263,29 +264,35 @@ class DeepSpeedLearnerRank:
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(states["cuda"])
 
-    def _pad(self, rows: list[Row]) -> PaddedBatch:
-        if rows:
-            return pad_rows(rows, self._pad_id).to(self._device)
-        filler = Row((self._pad_id,), (self._pad_id,), (0.0,), 0.0)
-        padded = pad_rows([filler], self._pad_id).to(self._device)
-        padded.mask_B_T.zero_()
-        return padded
+    def _load_scorer(self) -> PackedScorer:
+        model = load_policy(self._policy_folder, self._config.dtype)
+        options = FusedOptions(
+            temperature=self._sampling.temperature,
+            with_entropy=self._loss.entropy_bonus > 0,
+        )
+        # Evaluation mode: dropout would make the policy another one than the sampler's.
+        return PackedScorer(model, options).eval()
+
+    def _load_reference(self) -> PackedScorer:
+        """Load the policy a second time, frozen; sharded like the policy under ZeRO-3."""
+        import deepspeed
+
+        frozen = self._load_scorer().requires_grad_(requires_grad=False)
+        if self._config.zero_stage < 3:
+            return frozen.to(self._device)
+        config = deepspeed_config(self._config)
+        engine, *_ = deepspeed.initialize(model=frozen, config=config)
+        return engine
 
     @torch.no_grad()
-    def _reference_logprobs(self, padded: PaddedBatch) -> torch.Tensor | None:
+    def _reference_logprobs(self, micro: MicroBatch) -> torch.Tensor | None:
         if self._reference is None:
             return None
-        logprobs: torch.Tensor = self._reference(*_inputs(padded))
-        return logprobs
+        logprobs_N: torch.Tensor = self._reference(micro.inputs).logprobs_N
+        return logprobs_N
+
+    def _micro_batch(self, parts: MicroParts) -> MicroBatch:
+        return MicroBatch.of(parts, pad_id=self._pad_id, support=self._support, device=self._device)
 
     def _full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         return full_tensors(self._scorer.model, is_sharded=self._config.zero_stage == 3)
-
-
-def _inputs(batch: PaddedBatch) -> tuple[torch.Tensor, ...]:
-    return (
-        batch.input_ids_B_L,
-        batch.attention_mask_B_L,
-        batch.prompt_lengths_B,
-        batch.completion_ids_B_T,
-    )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from actors.learner import LearnerConfig
+from actors.learner_config import LearnerConfig
 from actors.reward import RewardPoolConfig
 from actors.rollout import RolloutConfig
 from actors.session import RayConfig

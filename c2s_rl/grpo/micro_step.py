@@ -15,7 +15,7 @@ import torch
 from c2s_rl.decoding.gene_trie import GeneTrie
 from c2s_rl.grpo.importance import mismatch_weights
 from c2s_rl.grpo.loss import StepTotals, TokenInputs, grpo_loss, token_loss, token_weights
-from c2s_rl.grpo.loss_config import ImportanceLevel, LossConfig, is_on_policy, needs_whole_sequences
+from c2s_rl.grpo.loss_config import ImportanceLevel, LossConfig, needs_whole_sequences
 from c2s_rl.grpo.loss_stats import LossStats
 from c2s_rl.grpo.packing import PackedBatch, PackedPart, pack_rows
 from c2s_rl.models.columns import RestrictedColumns
@@ -46,9 +46,7 @@ class Support:
                 for row in part.rows
             ]
         )
-        return RestrictedColumns(
-            torch.from_numpy(self.trie.columns_U), torch.from_numpy(bits_N_W)
-        )
+        return RestrictedColumns(torch.from_numpy(self.trie.columns_U), torch.from_numpy(bits_N_W))
 
 
 @dataclass(eq=False)

@@ -51,10 +51,42 @@ class PackedScorer(nn.Module):
 
         Args:
             model: Without dropout (evaluation mode); full or with a LoRA adapter.
-            options: Temperature, soft-cap and chunk size of the head.
+            options: Temperature and chunk size; whether entropies are wanted.
+
+        Raises:
+            ConfigError: If the model's LM head cannot be fused.
         """
         super().__init__()
         use_shared_prompts(model)
         replace_head(model)
         self.model = model
         self._options = options
+
+    def forward(
+        self, inputs: PackedInputs, token_loss: TokenLoss | None = None
+    ) -> FusedLogprobs | FusedLoss:
+        """Score the completion tokens of a packed row.
+
+        log p(token) under softmax(logits / temperature) over the columns allowed, in float32
+        whatever the model's type: the processed distribution that the sampler draws from.
+
+        Args:
+            inputs: One packed row.
+            token_loss: Also sum this loss over the tokens, with its gradient formed on the way.
+
+        Returns:
+            Log-probabilities with gradient, or the loss with gradient and log-probabilities
+            without; in the order of `targets_N`.
+        """
+        hidden_1_L_D = shared_prompt_hidden(
+            self.model, inputs.input_ids_1_L, inputs.position_ids_1_L, inputs.layout
+        )
+        hidden_N_D = hidden_1_L_D[0, inputs.predict_N]
+        head = replace_head(self.model)  # the one from above
+        if token_loss is None:
+            return head.logprobs(
+                hidden_N_D, inputs.targets_N, options=self._options, columns=inputs.columns
+            )
+        return head.token_loss(
+            hidden_N_D, inputs.targets_N, token_loss, options=self._options, columns=inputs.columns
+        )

@@ -18,8 +18,8 @@ from c2s_rl.grpo.micro_step import MicroBatch, Support, micro_loss
 from c2s_rl.grpo.packing import GreedyPacker
 from c2s_rl.grpo.passes import PassPlanner
 from c2s_rl.models.checkpointing import checkpoint_layers
-from c2s_rl.models.lora import LoraConfig, add_adapter
 from c2s_rl.models.logprobs import FusedOptions
+from c2s_rl.models.lora import LoraConfig, add_adapter
 from c2s_rl.models.scorer import PackedScorer
 from tests.models.shared_prompt_models import MODELS, make_model, relative_error
 
@@ -56,6 +56,22 @@ def make_rows(num_groups=3, *, seed=0):
 def totals_of(groups):
     rows = [row for rows in groups for row in rows]
     return StepTotals(len(rows), sum(len(r.completion_ids) for r in rows), MAX_TOKENS)
+
+
+def make_policy(name):
+    model = make_model(name)
+    if name == "gemma2":
+        model.config.final_logit_softcapping = 3.0  # bends logits that are around 2
+    return model
+
+
+def make_reference(name):
+    """The same architecture with other weights."""
+    model = make_policy(name)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    return model
 
 
 def padded_logprobs(model, rows, support):
@@ -104,11 +120,7 @@ def padded_loss(config, model, groups, *, support, reference):
 
 def packed_loss(config, model, cuts, totals, *, support, reference):
     """Sum over micro-batches, with the gradient accumulated in the model."""
-    options = FusedOptions(
-        temperature=TEMPERATURE,
-        softcap=model.config.to_dict().get("final_logit_softcapping"),
-        chunk_tokens=5,
-    )
+    options = FusedOptions(temperature=TEMPERATURE, chunk_tokens=5)
     scorer = PackedScorer(model, options)
     frozen = PackedScorer(reference, options)
     total = 0.0
@@ -144,7 +156,7 @@ def test_loss_and_all_gradients_equal_the_padded_oracle(name, with_trie, checkpo
     config = LossConfig(beta=0.1)
     support = make_support() if with_trie else None
     groups = make_rows()
-    model, reference = make_model(name), make_model(name, seed=1)
+    model, reference = make_policy(name), make_reference(name)
     expected_loss = padded_loss(config, model, groups, support=support, reference=reference)
     expected_loss.backward()
     expected = gradients_of(model)
@@ -155,4 +167,120 @@ def test_loss_and_all_gradients_equal_the_padded_oracle(name, with_trie, checkpo
         config, model, cut(groups, 40), totals_of(groups), support=support, reference=reference
     )
     assert loss == pytest.approx(expected_loss.item(), rel=1e-5)
+    assert_equal_gradients(gradients_of(model), expected)
+
+
+CONFIGS = {
+    "cispo": LossConfig(name="cispo", beta=0.1, kl="k2"),
+    "kl_correction": LossConfig(name="dr_grpo", beta=0.1, kl="k1", kl_correction=True),
+    "token_importance": LossConfig(
+        beta=0.1, importance=ImportanceConfig(level="token", mode="truncate", high=1.1)
+    ),
+    "sequence_importance": LossConfig(
+        beta=0.1, importance=ImportanceConfig(level="sequence", mode="truncate", high=1.5)
+    ),
+    "gspo_several_updates": LossConfig(name="gspo", beta=0.1, updates_per_batch=2),
+    "sapo_against_the_sampler": LossConfig(name="sapo", beta=0.1, sampling_logprobs="rollout"),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_every_way_to_the_loss_gives_the_oracles_gradients(config):
+    support, groups = make_support(), make_rows(seed=3)
+    model, reference = make_policy("gpt_neox"), make_reference("gpt_neox")
+    expected_loss = padded_loss(config, model, groups, support=support, reference=reference)
+    expected_loss.backward()
+    expected = gradients_of(model)
+    model.zero_grad()
+    loss = packed_loss(
+        config, model, cut(groups, 30), totals_of(groups), support=support, reference=reference
+    )
+    assert loss == pytest.approx(expected_loss.item(), rel=1e-5)
+    assert_equal_gradients(gradients_of(model), expected)
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_a_second_update_measures_its_ratio_from_the_first(level):
+    # After the weights moved, ratio and importance have to be those of log-probabilities kept from
+    # the first update; the oracle is given them as plain [B, T] tensors.
+    importance = ImportanceConfig(level=level, mode="mask", low=0.2, high=4.0)
+    config = LossConfig(beta=0.0, updates_per_batch=2, importance=importance)
+    groups = make_rows(seed=5)
+    model = make_policy("llama_untied")
+    scorer = PackedScorer(model, FusedOptions(temperature=TEMPERATURE))
+    (parts,) = cut(groups, 10_000)
+    micro = MicroBatch.of(parts, pad_id=0, support=None, device=torch.device("cpu"))
+    first = micro_loss(config, scorer, micro, totals_of(groups))
+    micro.sampling_N = first.logprobs_N
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.99)
+    second = micro_loss(config, scorer, micro, totals_of(groups))
+    second.loss.backward()
+    found = gradients_of(model)
+    model.zero_grad()
+    batch = micro.batch
+    policy_N, _ = scorer(micro.inputs)
+    terms = grpo_loss(
+        config,
+        TokenInputs(
+            policy=batch.padded(policy_N),
+            advantages=batch.advantages_B.unsqueeze(1),
+            weights=token_weights(config, batch.mask_B_T, totals_of(groups)),
+            sampling=batch.padded(first.logprobs_N),
+            rollout=batch.rollout_logprobs_B_T,
+        ),
+    )
+    terms.loss.backward()
+    assert second.stats.sums["ratio"] != pytest.approx(first.stats.sums["ratio"].item(), rel=1e-4)
+    assert second.loss.item() == pytest.approx(terms.loss.item(), rel=1e-5)
+    assert_equal_gradients(found, gradients_of(model))
+
+
+def test_lora_gradients_equal_the_oracle_with_the_adapter_off_as_reference():
+    config, support, groups = LossConfig(beta=0.1), make_support(), make_rows(seed=2)
+    reference = make_policy("llama_tied")
+    adapted = add_adapter(make_policy("llama_tied"), LoraConfig(rank=3, seed=1))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:  # a new adapter changes nothing: give it something to do
+                torch.nn.init.normal_(parameter, std=0.05)
+    expected_loss = padded_loss(config, adapted, groups, support=support, reference=reference)
+    expected_loss.backward()
+    expected = gradients_of(adapted)
+    adapted.zero_grad()
+    scorer = PackedScorer(adapted, FusedOptions(temperature=TEMPERATURE))
+    checkpoint_layers(adapted.get_base_model())
+    total = 0.0
+    for parts in cut(groups, 40):
+        micro = MicroBatch.of(parts, pad_id=0, support=support, device=torch.device("cpu"))
+        with torch.no_grad(), adapted.disable_adapter():
+            micro.reference_N = scorer(micro.inputs).logprobs_N
+        terms = micro_loss(config, scorer, micro, totals_of(groups))
+        terms.loss.backward()
+        total += terms.loss.item()
+    assert total == pytest.approx(expected_loss.item(), rel=1e-5)
+    assert all("lora_" in name for name in expected)
+    assert_equal_gradients(gradients_of(adapted), expected)
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "max_tokens", "order"), [(1, 1, "kept"), (2, 40, "kept"), (1, 60, "reversed")]
+)
+def test_the_step_does_not_depend_on_ranks_budget_or_order(num_ranks, max_tokens, order):
+    config, support = LossConfig(name="dapo", beta=0.1), make_support()
+    groups = make_rows(num_groups=5, seed=7)
+    model, reference = make_policy("gpt_neox"), make_reference("gpt_neox")
+    whole = packed_loss(
+        config, model, cut(groups, 10_000), totals_of(groups), support=support, reference=reference
+    )
+    expected = gradients_of(model)
+    model.zero_grad()
+    planner = PassPlanner(num_ranks, max_tokens)
+    dealt = groups if order == "kept" else groups[::-1]
+    passes = [p for rows in dealt for p in planner.add(rows)] + planner.flush()
+    assert {len(p) for p in passes} == {num_ranks}
+    cuts = [parts for p in passes for parts in p]
+    loss = packed_loss(config, model, cuts, totals_of(groups), support=support, reference=reference)
+    assert loss == pytest.approx(whole, rel=1e-5)
     assert_equal_gradients(gradients_of(model), expected)

@@ -1,12 +1,11 @@
-"""Several actors behind one role: pools of rollout and reward workers, and the learner's ranks.
+"""The learner's ranks behind the role `Learner`.
 
-Each class fills a Protocol of `c2s_rl/grpo/roles.py`. Work is dealt out by position, so that
-results depend on the number of workers and on nothing else.
+Groups are dealt out by their place in the step, and cut into micro-batches in that order, so that
+results depend on the number of ranks and on nothing else.
 Shape suffixes: P prompts, G completions of one prompt.
 """
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,113 +14,16 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.calls import wait_all
-from actors.learner import (
-    LOOPBACK,
-    LearnerConfig,
-    NodeAddress,
-    RankBatch,
-    RankPlace,
-    RankStats,
-)
-from actors.reward import RewardPoolConfig
-from c2s_rl.errors import DeadlineError, RewardError, StageError
-from c2s_rl.grpo.batch import Row, micro_batches, rows_of, split_between_ranks
+from actors.learner import LOOPBACK, NodeAddress, RankPlace, RankPlan, RankStats
+from actors.learner_config import LearnerConfig
+from c2s_rl.grpo.batch import rows_of
 from c2s_rl.grpo.loss import StepTotals
 from c2s_rl.grpo.loss_stats import loss_figures
-from c2s_rl.grpo.roles import LearnBatch, LearnStats, PublishedWeights, RolloutRequest
+from c2s_rl.grpo.passes import MicroParts, Pass, PassPlanner
+from c2s_rl.grpo.roles import LearnBatch, LearnStats, PublishedWeights, StepPlan
 from c2s_rl.types import Group, ScoredGroup
 
-logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
-
-
-class RolloutPool:
-    """Fills `RolloutWorker` with one or more vLLM actors."""
-
-    def __init__(self, workers: Sequence[ActorHandle], *, deadline_s: float) -> None:
-        self._workers = list(workers)
-        self._deadline_s = deadline_s
-
-    def generate(self, requests: Sequence[RolloutRequest]) -> list[Group]:
-        """Sample one group a request, in the order of the requests."""
-        num_workers = len(self._workers)
-        shares = [list(requests[i::num_workers]) for i in range(num_workers)]
-        answers = wait_all(
-            [w.generate.remote(share) for w, share in zip(self._workers, shares, strict=True)],
-            deadline_s=self._deadline_s,
-            peer="rollout workers",
-        )
-        return [answers[i % num_workers][i // num_workers] for i in range(len(requests))]
-
-    def update_weights(self, weights: PublishedWeights) -> None:
-        """Load a published version into every engine."""
-        wait_all(
-            [worker.update_weights.remote(weights) for worker in self._workers],
-            deadline_s=self._deadline_s,
-            peer="rollout workers (weight update)",
-        )
-
-
-class RewardPool:
-    """Fills `RewardWorker` with one or more reward actors, retrying what fails."""
-
-    def __init__(self, start_worker: Callable[[], ActorHandle], config: RewardPoolConfig) -> None:
-        self._start_worker = start_worker
-        self._config = config
-        self.workers = [start_worker() for _ in range(config.num_workers)]
-
-    def ready(self) -> None:
-        """Wait until every plug-in is loaded."""
-        wait_all(
-            [worker.ready.remote() for worker in self.workers],
-            deadline_s=self._config.deadline_s,
-            peer="reward workers (start)",
-        )
-
-    def score(self, groups: Sequence[Group], *, step: int) -> list[ScoredGroup | None]:
-        """Score every group, in order; None marks a group whose reward failed after retries."""
-        # Groups of one condition stay together: some rewards compare all of them.
-        conditions = list(dict.fromkeys(group.record.condition for group in groups))
-        num_workers = len(self.workers)
-        shares: list[list[int]] = [[] for _ in range(num_workers)]
-        for index, group in enumerate(groups):
-            shares[conditions.index(group.record.condition) % num_workers].append(index)
-        calls = {
-            w: self.workers[w].score.remote([groups[i] for i in share])
-            for w, share in enumerate(shares)
-            if share
-        }
-        results: dict[int, ScoredGroup | None] = {}
-        for w, call in calls.items():
-            try:
-                (scored,) = self._wait(w, call)
-            except (RewardError, DeadlineError, StageError) as error:
-                logger.warning("step %d: %s; trying its groups one by one", step, error)
-                scored = [self._retry(w, groups[i], step) for i in shares[w]]
-            results |= dict(zip(shares[w], scored, strict=True))
-        return [results[i] for i in range(len(groups))]
-
-    def _retry(self, worker: int, group: Group, step: int) -> ScoredGroup | None:
-        for _ in range(self._config.max_retries):
-            try:
-                ((scored,),) = self._wait(worker, self.workers[worker].score.remote([group]))
-            except (RewardError, DeadlineError, StageError) as error:
-                logger.warning("step %d: %s", step, error)
-            else:
-                return scored
-        return None
-
-    def _wait(
-        self, worker: int, call: "ray.ObjectRef[list[ScoredGroup]]"
-    ) -> list[list[ScoredGroup]]:
-        """Wait for one call; a worker that hangs or died is replaced before the error goes on."""
-        try:
-            return wait_all([call], deadline_s=self._config.deadline_s, peer="a reward worker")
-        except (DeadlineError, StageError):
-            ray.kill(self.workers[worker])
-            self.workers[worker] = self._start_worker()
-            raise
 
 
 @dataclass(frozen=True)
@@ -153,8 +55,16 @@ class LearnerGroup:
         max_tokens: int,
         weights_path: Path,
     ) -> None:
+        """Take the ranks.
+
+        Args:
+            ranks: Not started yet.
+            config: Of the learner.
+            num_steps: Of the run, for the learning rate.
+            max_tokens: Longest completion that is sampled.
+            weights_path: Where weights are published.
+        """
         self._ranks = list(ranks)
-        self._max_tokens = max_tokens
         self._config = config
         self._rate = LearningRate(config, num_steps)
         self._weights_path = weights_path
@@ -177,50 +87,67 @@ class LearnerGroup:
         )
         return first.node_id
 
+    def begin(self, plan: StepPlan) -> None:
+        """Start an optimiser step on all ranks."""
+        self._plan = plan
+        self._planner = self._new_planner()
+        # Losses that divide by the step's tokens are never learned from before all are known.
+        totals = StepTotals(plan.num_completions, plan.num_tokens or 0, self._max_tokens)
+        rank_plan = RankPlan(totals, self._rate.at(plan.step))
+        self._wait([rank.begin.remote(rank_plan) for rank in self._ranks], "start of step")
+
+    def accumulate(
+        self, groups: Sequence[ScoredGroup], advantages: Sequence[Sequence[float]]
+    ) -> None:
+        """Deal out the next groups of the step; ranks learn from every full micro-batch."""
+        passes: list[Pass] = []
+        for scored, advantages_G in zip(groups, advantages, strict=True):
+            passes += self._planner.add(rows_of([scored.group], [advantages_G]))
+        if passes:
+            self._wait(
+                [
+                    rank.accumulate.remote(share)
+                    for rank, share in zip(self._ranks, _shares(passes), strict=True)
+                ],
+                "pass",
+            )
+
+    def finish(self) -> LearnStats:
+        """Learn from what is left and update the policy."""
+        shares = _shares(self._planner.flush())
+        stats: list[RankStats] = self._wait(
+            [r.finish.remote(share) for r, share in zip(self._ranks, shares, strict=True)], "step"
+        )
+        return LearnStats(learn_figures(stats) | {"lr": self._rate.at(self._plan.step)})
+
     def learn(self, batch: LearnBatch) -> LearnStats:
         """Take one optimiser step over all ranks."""
-        groups = [scored.group for scored in batch.groups]
-        rows = [
-            rows_of([groups[i] for i in share], [batch.advantages[i] for i in share])
-            for share in split_between_ranks(groups, len(self._ranks))
-        ]
-        lr = self._rate.at(batch.step)
-        totals = StepTotals(
-            num_completions=sum(len(share) for share in rows),
-            num_tokens=sum(len(row.completion_ids) for share in rows for row in share),
-            max_tokens=self._max_tokens,
-        )
-        num_passes = self._num_passes(rows)
-        stats: list[RankStats] = self._wait(
-            [
-                rank.learn.remote(RankBatch(tuple(share), totals, num_passes, lr))
-                for rank, share in zip(self._ranks, rows, strict=True)
-            ],
-            "step",
-        )
-        return LearnStats(learn_figures(stats) | {"lr": lr})
+        self.begin(batch.plan)
+        self.accumulate(batch.groups, batch.advantages)
+        return self.finish()
 
     def logprobs(self, groups: Sequence[Group]) -> list[list[list[float]]]:
         """[P][G][T] log-probabilities of the completion tokens under the current policy."""
-        shares = split_between_ranks(groups, len(self._ranks))
-        no_advantage = [[0.0] * len(group.completions_G) for group in groups]
-        rows = [
-            rows_of([groups[i] for i in share], [no_advantage[i] for i in share])
-            for share in shares
-        ]
-        num_passes = self._num_passes(rows)
+        planner = self._new_planner()
+        passes: list[Pass] = []
+        for group in groups:
+            passes += planner.add(rows_of([group], [[0.0] * len(group.completions_G)]))
+        passes += planner.flush()
         answers = self._wait(
-            [r.logprobs.remote(s, num_passes) for r, s in zip(self._ranks, rows, strict=True)],
+            [
+                rank.logprobs.remote(share)
+                for rank, share in zip(self._ranks, _shares(passes), strict=True)
+            ],
             "scoring",
         )
-        result: list[list[list[float]]] = [[] for _ in groups]
-        for share, answer in zip(shares, answers, strict=True):
-            start = 0
-            for index in share:
-                stop = start + len(groups[index].completions_G)
-                result[index] = answer[start:stop]
-                start = stop
-        return result
+        rows = [iter(answer) for answer in answers]  # each rank's groups lie one after the other
+        return [
+            [next(rows[place % len(rows)]) for _ in group.completions_G]
+            for place, group in enumerate(groups)
+        ]
+
+    def _new_planner(self) -> PassPlanner:
+        return PassPlanner(len(self._ranks), self._config.micro_batch_tokens)
 
     def publish(self, version: int) -> PublishedWeights:
         """Make the current weights readable by rollout workers on rank 0's node."""
@@ -237,21 +164,26 @@ class LearnerGroup:
         """Restore exactly what `save` wrote."""
         self._wait([r.load.remote(folder.absolute()) for r in self._ranks], "load")
 
-    def _num_passes(self, rows: Sequence[Sequence[Row]]) -> int:
-        return max(len(micro_batches(share, self._config.micro_batch_tokens)) for share in rows)
-
     def _wait(self, calls: "Sequence[ray.ObjectRef[T]]", what: str) -> list[T]:
         return wait_all(calls, deadline_s=self._config.deadline_s, peer=f"learner ranks ({what})")
 
 
-def learn_figures(stats: Sequence[RankStats]) -> dict[str, float]:
-    """Combine the ranks' sums into the figures of `loss_figures`, the loss and the gradient norm.
+def _shares(passes: Sequence[Pass]) -> list[list[MicroParts]]:
+    """Turn passes over, to [ranks][passes]; there is at least one pass."""
+    return [list(share) for share in zip(*passes, strict=True)]
 
-    The learner's log-probabilities compared are those before the update.
+
+def learn_figures(stats: Sequence[RankStats]) -> dict[str, float]:
+    """Combine what the ranks measured; see `loss_figures`.
+
+    mismatch_* compare the learner's log-probabilities before the update with the sampler's, before
+    anything is clipped.
     """
-    total = {name: sum(s.sums[name] for s in stats) for name in stats[0].sums}
-    maxima = {name: max(s.maxima[name] for s in stats) for name in stats[0].maxima}
-    return {
-        "loss": total["loss"],
-        "grad_norm": stats[0].grad_norm,
-    } | loss_figures(total, maxima)
+    names = dict.fromkeys(name for s in stats for name in s.sums)
+    sums = {name: sum(s.sums.get(name, 0.0) for s in stats) for name in names}
+    maxima = {
+        name: max(s.maxima.get(name, 0.0) for s in stats)
+        for name in dict.fromkeys(name for s in stats for name in s.maxima)
+    }
+    figures = loss_figures(sums, maxima)
+    return {"loss": sums["loss"], **figures, "grad_norm": stats[0].grad_norm}

@@ -12,14 +12,19 @@ from ray.actor import ActorHandle
 
 from actors.calls import wait_all
 from actors.engine_env import common_env, learner_env, num_cores, rollout_env
-from actors.groups import LearnerGroup, RewardPool, RolloutPool
-from actors.learner import DeepSpeedLearnerRank, LearnerConfig
+from actors.groups import LearnerGroup
+from actors.learner import DeepSpeedLearnerRank
+from actors.learner_config import LearnerConfig
 from actors.reward import CompositeRewardWorker, RewardPoolConfig
+from actors.reward_pool import RewardPool
 from actors.rollout import RolloutConfig, VLLMRolloutWorker
+from actors.rollout_pool import RolloutPool
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.errors import ConfigError
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.pipeline.align import AlignConfig, AlignWorkers
+from rewards import reward_class
+from rewards.base import RewardScope
 from rewards.composite import RewardSpec
 
 logger = logging.getLogger(__name__)
@@ -68,9 +73,13 @@ def align_workers(  # noqa: PLR0913 one argument a config section
         _start_rollout(policy, vocabulary, align.sampling, rollout)
         for _ in range(rollout.num_workers)
     ]
-    ranks = [_start_rank(policy, align, learner) for _ in range(learner.num_workers)]
+    ranks = [_start_rank(policy, vocabulary, align, learner) for _ in range(learner.num_workers)]
     weights_path = _weights_path(output)
-    pool = RewardPool(lambda: start_reward(rewards, vocabulary, reward_pool), reward_pool)
+    pool = RewardPool(
+        lambda: start_reward(rewards, vocabulary, reward_pool),
+        reward_pool,
+        is_per_condition=is_per_condition(rewards),
+    )
     try:
         group = LearnerGroup(
             ranks,
@@ -93,6 +102,7 @@ def align_workers(  # noqa: PLR0913 one argument a config section
         pool.ready()
         yield AlignWorkers(RolloutPool(engines, deadline_s=rollout.deadline_s), pool, group)
     finally:
+        pool.close()
         _end([*engines, *ranks, *pool.workers])
         weights_path.unlink(missing_ok=True)
 
@@ -118,13 +128,17 @@ def _start_rollout(
     return remote.remote(policy.absolute(), vocabulary, sampling, config)
 
 
-def _start_rank(policy: Path, align: AlignConfig, config: LearnerConfig) -> ActorHandle:
+def _start_rank(
+    policy: Path, vocabulary: Vocabulary, align: AlignConfig, config: LearnerConfig
+) -> ActorHandle:
     num_threads = config.num_threads or max(1, num_cores() // config.num_workers)
     env = learner_env(num_threads, is_cpu=config.num_gpus == 0)
     remote = ray.remote(DeepSpeedLearnerRank).options(
         num_cpus=config.num_cpus, num_gpus=config.num_gpus, runtime_env={"env_vars": env}
     )
-    return remote.remote(policy.absolute(), config, align.loss, align.sampling.temperature)
+    return remote.remote(
+        policy.absolute(), vocabulary, config=config, loss=align.loss, sampling=align.sampling
+    )
 
 
 def start_reward(
@@ -137,6 +151,11 @@ def start_reward(
         runtime_env={"env_vars": common_env(1)},
     )
     return remote.remote(tuple(specs), vocabulary)
+
+
+def is_per_condition(specs: Sequence[RewardSpec]) -> bool:
+    """Whether a reward of the run compares all groups of a step that share a condition."""
+    return any(reward_class(spec.name).scope is RewardScope.CONDITION for spec in specs)
 
 
 def _end(actors: Sequence[ActorHandle]) -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from actors.groups import LearningRate, learn_figures
-from actors.learner import LearnerConfig, RankStats
+from actors.learner import RankStats
+from actors.learner_config import LearnerConfig
 
 
 def test_learning_rate_rises_then_stays():

@@ -2,20 +2,12 @@
 
 import json
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from c2s_rl.errors import BudgetError, WeightSyncError
 from c2s_rl.grpo.sampling import SamplingConfig
-from c2s_rl.pipeline.align import (
-    AlignConfig,
-    AlignWorkers,
-    prompts_of_step,
-    rollout_figures,
-    rollout_seed,
-    run,
-)
+from c2s_rl.pipeline.align import AlignConfig, AlignWorkers, run
 from c2s_rl.runlog import read_metrics
 from tests.fakes import FakeLearner, FakeReward, FakeRollout, make_record
 
@@ -38,25 +30,6 @@ def align(folder, *, learner=None, rollout=None, reward=None, **changes):
     workers = AlignWorkers(rollout or FakeRollout(), reward or FakeReward(), learner)
     run(config(**changes), workers, RECORDS, output=folder, seed=7)
     return learner
-
-
-def test_every_epoch_shows_each_prompt_once():
-    drawn = [
-        r.prompt_id
-        for s in range(5)
-        for r in prompts_of_step(RECORDS, step=s, num_prompts=3, seed=0)
-    ]
-    epochs = [drawn[i : i + 5] for i in range(0, 15, 5)]
-    assert all(sorted(epoch) == ["p0", "p1", "p2", "p3", "p4"] for epoch in epochs)
-    assert epochs[0] != epochs[1]
-
-
-def test_seeds_differ_between_prompts_and_steps_and_runs():
-    seeds = {
-        rollout_seed(run_seed, s, i) for run_seed in (0, 1) for s in range(20) for i in range(20)
-    }
-    assert len(seeds) == 800
-    assert max(seeds) < 2**62
 
 
 def test_a_run_leaves_policy_metrics_completions_and_newest_checkpoints(tmp_path):
@@ -122,20 +95,3 @@ def test_a_step_without_any_scored_group_stops_the_run(tmp_path):
 def test_engine_and_learner_that_disagree_stop_the_run(tmp_path):
     with pytest.raises(WeightSyncError, match=r"at most sync_tolerance=0.001, got 0.01 at step 0"):
         align(tmp_path, rollout=FakeRollout(wrong_by=0.01))
-
-
-def test_figures_of_abstaining_rewards_leave_them_out():
-    rollout = FakeRollout()
-    rollout.version, rollout.weight = 0, 1.0
-    from c2s_rl.grpo.roles import RolloutRequest
-    from c2s_rl.types import ScoredGroup
-
-    (group,) = rollout.generate([RolloutRequest(RECORDS[0], 1)])
-    scored = ScoredGroup(group, (None, 3.0), {"r": (None, 3.0)}, {"d": (1.0, 2.0)})
-    figures = rollout_figures([scored], [(0.0, 0.0)])
-    assert figures["reward_mean"] == 3.0
-    assert figures["reward/r"] == 3.0
-    assert figures["abstained"] == 1.0
-    assert figures["diagnostic/d"] == 1.5
-    assert figures["zero_variance_groups"] == 1.0
-    assert np.isfinite(list(figures.values())).all()

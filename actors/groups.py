@@ -67,6 +67,7 @@ class LearnerGroup:
         self._ranks = list(ranks)
         self._config = config
         self._rate = LearningRate(config, num_steps)
+        self._max_tokens = max_tokens
         self._weights_path = weights_path
 
     def start(self) -> str:

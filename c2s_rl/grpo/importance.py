@@ -72,7 +72,7 @@ def mismatch_weights(
         sums={
             "mismatch_ratios": is_ratio.sum().to(gap.dtype),
             "mismatch_ratio": total(ratio, is_ratio),
-            "mismatch_outside": (is_outside & is_ratio).sum().to(gap.dtype),
+            "mismatch_outside": is_outside.sum().to(gap.dtype),
         },
         maxima={"mismatch_ratio_max": largest(ratio, is_ratio)},
     )
@@ -114,6 +114,7 @@ def _token_stats(gap: torch.Tensor, is_real: torch.Tensor) -> LossStats:
 
 
 def _outside(config: ImportanceConfig | None, ratio: torch.Tensor) -> torch.Tensor:
+    # padding has ratio 1, which is inside every band
     is_outside = torch.zeros_like(ratio, dtype=torch.bool)
     if config is not None and config.low is not None:
         is_outside |= ratio < config.low

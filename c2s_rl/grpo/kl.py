@@ -13,7 +13,7 @@ moves p under the expectation. Multiplying by the ratio rho = p / p_sampling add
 Each token is taken given the tokens before it; the effect of a token on later tokens' KL is left
 out, as in every GRPO trainer.
 
-Source: Schulman 2020, Approximating KL divergence; DeepSeek-V3.2 (arXiv:2512.02556) equation 7.
+Source: Schulman 2020, Approximating KL divergence; arXiv:2512.02556, DeepSeek-V3.2 (corrected).
 """
 
 from collections.abc import Callable

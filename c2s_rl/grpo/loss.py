@@ -110,7 +110,7 @@ def token_weights(config: LossConfig, mask_B_T: torch.Tensor, totals: StepTotals
         [B, T] weights, 0 at padding.
 
     Source: arXiv:2402.03300 equation 3 (grpo); arXiv:2503.20783 (dr_grpo); arXiv:2503.14476 (dapo);
-        arXiv:2506.02864 (bnpo); arXiv:2506.13585 (cispo); arXiv:2507.18071 (gspo);
+        TRL (bnpo); arXiv:2506.13585 (cispo); arXiv:2507.18071 (gspo);
         arXiv:2511.20347 (sapo).
     """
     weights_B_T = mask_B_T / step_divisor(config, totals)
@@ -159,7 +159,7 @@ def grpo_loss(config: LossConfig, inputs: TokenInputs) -> LossTerms:
     Raises:
         ValueError: If the config needs a tensor that is missing.
 
-    Source: arXiv:2402.03300 equation 3; C2S-Scale section 4.5.2; arXiv:2507.18071 equation 7.
+    Source: arXiv:2402.03300 equation 3; C2S-Scale section 4.5.2; arXiv:2507.18071 (GSPO).
     """
     log_ratio_B_T = _log_ratio(config, inputs)
     if config.name == LossName.GSPO and not is_on_policy(config):

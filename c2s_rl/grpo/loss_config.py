@@ -60,15 +60,14 @@ class ImportanceConfig(FrozenConfig):
     mode: ImportanceMode = Field(
         description="Outside [low, high]: truncate moves the ratio to the edge, mask drops the term"
     )
-    low: float | None = Field(None, ge=0, description="Lower edge of the band; None has no edge")
-    high: float | None = Field(3.0, gt=0, description="Upper edge of the band; None has no edge")
+    # 1, the ratio of equal distributions, lies inside the band
+    low: float | None = Field(None, ge=0, lt=1, description="Lower edge; None has no edge")
+    high: float | None = Field(3.0, gt=1, description="Upper edge; None has no edge")
 
     @model_validator(mode="after")
     def _is_a_band(self) -> "ImportanceConfig":
         if self.low is None and self.high is None:
             raise ValueError("importance must have low or high, got neither")
-        if self.low is not None and self.high is not None and self.low >= self.high:
-            raise ValueError(f"low must be below high={self.high}, got {self.low}")
         return self
 
 

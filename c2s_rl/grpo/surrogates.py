@@ -44,8 +44,8 @@ def clipped_surrogate(
     Returns:
         Objective and flags.
 
-    Source: arXiv:1707.06347 equation 7; two widths arXiv:2503.14476 equation 10; max_ratio
-        arXiv:2505.07291; with a completion's ratio arXiv:2507.18071 equation 5.
+    Source: arXiv:1707.06347 (PPO); two widths arXiv:2503.14476 (DAPO); max_ratio
+        arXiv:2505.07291 (INTELLECT-2); with a completion's ratio arXiv:2507.18071 (GSPO).
     """
     del policy
     low, high = 1.0 - config.clip_low, 1.0 + config.clip_high
@@ -64,7 +64,7 @@ def cispo_surrogate(
 
     Arguments and result as of `clipped_surrogate`.
 
-    Source: arXiv:2506.13585 equation 4; the cap alone arXiv:2510.13786.
+    Source: arXiv:2506.13585 (MiniMax-M1); an upper cap alone arXiv:2510.13786 (ScaleRL).
     """
     cap = config.cispo_max_ratio
     return Surrogate(
@@ -82,7 +82,7 @@ def sapo_surrogate(
     tau is the positive temperature where A > 0 and the negative one elsewhere. Arguments and result
     as of `clipped_surrogate`; nothing is cut off, so no flag is set.
 
-    Source: arXiv:2511.20347 equations 5 and 6.
+    Source: arXiv:2511.20347 (Soft Adaptive Policy Optimization).
     """
     del policy
     temperature = torch.where(

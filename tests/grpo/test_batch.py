@@ -76,3 +76,33 @@ def test_every_group_goes_to_one_rank(shapes, num_ranks):
     shares = split_between_ranks(groups, num_ranks)
     assert len(shares) == num_ranks
     assert sorted(i for share in shares for i in share) == list(range(len(groups)))
+
+
+def loads_of(groups, shares):
+    def size(group):
+        return sum(len(group.prompt_token_ids) + len(c.token_ids_T) for c in group.completions_G)
+
+    return [sum(size(groups[i]) for i in share) for share in shares], max(map(size, groups))
+
+
+@given(lengths.filter(len), st.integers(1, 5))
+def test_ranks_differ_by_at_most_the_largest_group(shapes, num_ranks):
+    # The last group went to the rank that was least loaded then, so nobody is further ahead of it.
+    groups = [make_group(str(i), p, [c, c]) for i, (p, c) in enumerate(shapes)]
+    loads, largest = loads_of(groups, split_between_ranks(groups, num_ranks))
+    assert max(loads) - min(loads) <= largest
+
+
+@given(lengths.filter(len), st.integers(1, 5), st.randoms(use_true_random=False))
+def test_the_loads_do_not_depend_on_the_order_of_the_groups(shapes, num_ranks, random):
+    groups = [make_group(str(i), p, [c, c]) for i, (p, c) in enumerate(shapes)]
+    shuffled = random.sample(groups, len(groups))
+    before, _ = loads_of(groups, split_between_ranks(groups, num_ranks))
+    after, _ = loads_of(shuffled, split_between_ranks(shuffled, num_ranks))
+    assert after == before
+
+
+@given(lengths, st.integers(1, 5))
+def test_a_share_keeps_the_order_of_the_groups(shapes, num_ranks):
+    groups = [make_group(str(i), p, [c, c]) for i, (p, c) in enumerate(shapes)]
+    assert all(share == sorted(share) for share in split_between_ranks(groups, num_ranks))

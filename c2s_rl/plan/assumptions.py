@@ -25,7 +25,10 @@ class Assumptions(FrozenConfig):
         description="For estimates with a published tokenizer",
     )
     head_columns: int | None = Field(
-        None, ge=1, description="Columns that a gene trie allows; default: the whole vocabulary"
+        # All human symbols take 1,172 distinct tokens of SmolLM2's 49,152.
+        None,
+        ge=1,
+        description="Columns that a gene trie allows; default: the whole vocabulary",
     )
     lora_rank: int | None = Field(None, ge=1, description="Train adapters of this rank only")
     checkpointing: bool = Field(default=False, description="Recompute activations")

@@ -1,6 +1,6 @@
 """Figures of a batch plan: parts of a step with FLOPs and seconds, and all of it as JSON."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from pydantic import JsonValue
 
@@ -9,7 +9,7 @@ from c2s_rl.plan.flops import LearnerFlops, group_extent, learner_flops, rollout
 from c2s_rl.plan.layouts import LayoutPlan, Misfit
 from c2s_rl.plan.memory import Part, kv_bytes_per_token
 from c2s_rl.plan.timing import Job, sync_bytes
-from c2s_rl.plan.workload import Method
+from c2s_rl.plan.workload import MicroBatches
 
 
 @dataclass(frozen=True)
@@ -22,33 +22,31 @@ class StepPart:
     seconds: float
 
 
-def step_learner_flops(job: Job, method: Method) -> LearnerFlops:
-    """FLOPs of a step on all ranks, no group split: prompts x one group."""
+def step_learner_flops(job: Job, num_prompt_copies: int) -> LearnerFlops:
+    """FLOPs of a step on all ranks, each prompt forwarded so many times."""
     work = job.workload
-    copies = 1 if method.is_packed else work.group_size
-    extent = group_extent(job.shape, work, num_prompt_copies=copies).times(work.num_prompts)
-    return learner_flops(job.shape, method, extent, work.step_completion_tokens)
-
-
-def padding_ratio(job: Job) -> float:
-    """How many times the FLOPs of shared prompts padded rows take; about G (P + C) / (P + G C)."""
-    packed, padded = (
-        step_learner_flops(job, replace(job.method, is_packed=is_packed)).total
-        for is_packed in (True, False)
+    extent = group_extent(job.shape, work, num_prompt_copies=num_prompt_copies)
+    return learner_flops(
+        job.shape, job.method, extent.times(work.num_prompts), work.step_completion_tokens
     )
-    return padded / packed
 
 
-def job_flops(job: Job) -> int:
-    """FLOPs of a step, rollout and learner."""
-    learner = step_learner_flops(job, job.method).total
+def padding_ratio(job: Job, batches: MicroBatches) -> float:
+    """FLOPs of padded rows over those of the plan's micro-batches; about G (P + C) / (P + G C)."""
+    padded = step_learner_flops(job, job.workload.group_size).total
+    return padded / step_learner_flops(job, batches.copies_per_group).total
+
+
+def job_flops(job: Job, batches: MicroBatches) -> int:
+    """FLOPs of a step on all devices, rollout and learner."""
+    learner = step_learner_flops(job, batches.copies_per_group).total
     return learner + rollout_flops(job.shape, job.workload).total
 
 
 def step_parts(job: Job, plan: LayoutPlan) -> tuple[StepPart, ...]:
     """The parts of a step in the order in which they happen."""
     rollout = rollout_flops(job.shape, job.workload)
-    learner = step_learner_flops(job, job.method)
+    learner = step_learner_flops(job, plan.batches.copies_per_group)
     learn = plan.learn
     return (
         StepPart("weight sync", 0, plan.sync_seconds),
@@ -78,10 +76,10 @@ def plan_json(plan: BatchPlan) -> dict[str, JsonValue]:
         "completions": work.num_completions,
         "packed_tokens": work.packed_tokens,
         "padded_tokens": work.padded_tokens,
-        "padded_over_packed_flops": padding_ratio(job),
+        "padded_over_packed_flops": padding_ratio(job, plan.best.batches),
         "kv_bytes_per_token": kv_bytes_per_token(job.shape, job.method.element_bytes),
         "sync_bytes": sync_bytes(job),
-        "step_flops": job_flops(job),
+        "step_flops": job_flops(job, plan.best.batches),
         "step_parts": [asdict(part) for part in step_parts(job, plan.best)],
         "best": _layout_json(plan.best),
         "best_async": None if best_async is None else _layout_json(best_async),
@@ -103,6 +101,7 @@ def _layout_json(plan: LayoutPlan) -> dict[str, JsonValue]:
         "batches": asdict(plan.batches),
         "learner_bytes": _bytes(plan.learner),
         "engine_bytes": _bytes(plan.engine),
+        "beside_engine_bytes": plan.beside_bytes,
         "kv_cache_bytes": plan.kv_cache_bytes,
         "num_sequences": plan.num_sequences,
         "rollout_seconds": asdict(plan.rollout),

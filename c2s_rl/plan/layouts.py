@@ -74,6 +74,8 @@ class LayoutPlan:
     """Of a learner rank's device."""
     engine: tuple[Part, ...]
     """Of an engine's device, without its KV cache."""
+    beside_bytes: float
+    """What of the learner is on an engine's device while it generates."""
     kv_cache_bytes: float
     """Room for KV on an engine's device."""
     num_sequences: int
@@ -174,29 +176,37 @@ def plan_layout(job: Job, layout: Layout) -> LayoutPlan | Misfit:
             return Misfit(layout, "an engine's KV cache (rollout.kv_cache_gib)", (least,), cache)
     fitting = int(cache * layout.tensor_parallel // group_kv_bytes(job.shape, job.workload, e))
     concurrency = max(1, min(job.max_num_seqs, fitting))
-    return _timed(job, layout, batches, (learner, engine, moved), cache, concurrency)
+    memory = _Memory(learner, engine, moved, total_bytes(beside), cache)
+    return _timed(job, layout, batches, memory, concurrency)
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What has been worked out about bytes."""
+
+    learner: tuple[Part, ...]
+    engine: tuple[Part, ...]
+    moved: tuple[Part, ...]
+    """Offloaded while engines generate."""
+    beside: float
+    cache: float
 
 
 def _timed(
-    job: Job,
-    layout: Layout,
-    batches: MicroBatches,
-    parts: tuple[tuple[Part, ...], tuple[Part, ...], tuple[Part, ...]],
-    cache: float,
-    concurrency: int,
+    job: Job, layout: Layout, batches: MicroBatches, memory: _Memory, concurrency: int
 ) -> LayoutPlan:
-    learner, engine, moved = parts
     switch = 0.0
     if layout.sharing in {Sharing.SLEEP, Sharing.OFFLOAD}:
         # Out and in again, over the link to main memory.
         link = job.cluster.device.host_link_bytes_per_s * job.assumptions.link_share
-        switch = job.assumptions.wake_s + 2 * total_bytes(moved) / link
+        switch = job.assumptions.wake_s + 2 * total_bytes(memory.moved) / link
     return LayoutPlan(
         layout=layout,
         batches=batches,
-        learner=learner,
-        engine=engine,
-        kv_cache_bytes=cache,
+        learner=memory.learner,
+        engine=memory.engine,
+        beside_bytes=memory.beside,
+        kv_cache_bytes=memory.cache,
         num_sequences=concurrency,
         rollout=rollout_seconds(
             job,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Large enough for full speed, small enough for a few products a second on one core.
 MATRIX = 1024
 # Far larger than any cache.
-COPY_BYTES = 2**28
+COPY_BYTES = 2**27
 
 
 def measure_cpu(num_cores: int, *, seconds: float = 0.6) -> Cluster:

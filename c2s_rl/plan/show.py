@@ -48,7 +48,7 @@ def duration(seconds: float) -> str:
     if seconds < 2 * MINUTE:
         return f"{seconds:.3g} s"
     if seconds < 2 * HOUR:
-        return f"{seconds / MINUTE:.0f} min"
+        return f"{seconds / MINUTE:.3g} min"
     return f"{seconds / HOUR:.1f} h"
 
 
@@ -100,7 +100,7 @@ def _work_table(plan: BatchPlan) -> Table:
             "tokens learned on: shared prompts, padded",
             f"{work.packed_tokens:,}, {work.padded_tokens:,}",
         ),
-        ("learner FLOPs, padded / shared prompts", f"{padding_ratio(job):.2f}"),
+        ("learner FLOPs, padded / shared prompts", f"{padding_ratio(job, batches):.2f}"),
         ("groups of the busiest rank", f"{batches.num_groups}"),
         ("its micro-batches", f"{batches.num_micro_batches}"),
         ("KV cache a token", f"{kv_bytes_per_token(job.shape, job.method.element_bytes):,} bytes"),
@@ -109,7 +109,7 @@ def _work_table(plan: BatchPlan) -> Table:
             f"{plan.best.num_sequences} at once (at most {job.max_num_seqs})",
         ),
         ("weights sent to an engine", f"{sync_bytes(job) / GIGA:.3g} GB"),
-        ("FLOPs, all devices", f"{job_flops(job) / TERA:,.4g} TFLOP"),
+        ("FLOPs, all devices", f"{job_flops(job, batches) / TERA:,.4g} TFLOP"),
     )
     for name, value in rows:
         table.add_row(name, value)
@@ -125,7 +125,12 @@ def _time_table(plan: BatchPlan) -> Table:
         if part.seconds or part.flops:
             table.add_row(*_time_cells(part), bar(part.seconds / total))
     table.add_section()
-    table.add_row("a synchronous step", f"{job_flops(plan.job) / TERA:,.4g}", duration(total), "")
+    table.add_row(
+        "a synchronous step",
+        f"{job_flops(plan.job, plan.best.batches) / TERA:,.4g}",
+        duration(total),
+        "",
+    )
     return table
 
 
@@ -146,7 +151,8 @@ def _memory_tables(plan: BatchPlan) -> Iterator[RenderableType]:
     else:
         yield _memory_table("Memory of a learner's device", (*best.learner, reserve), capacity)
         yield Text()
-        yield _memory_table("Memory of an engine's device", (*engine, reserve), capacity)
+        kept = Part("learner's, kept meanwhile", best.beside_bytes)
+        yield _memory_table("Memory of an engine's device", (*engine, kept, reserve), capacity)
     yield Text()
 
 

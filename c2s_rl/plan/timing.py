@@ -15,7 +15,6 @@ from dataclasses import dataclass, fields
 
 from c2s_rl.plan.assumptions import Assumptions
 from c2s_rl.plan.flops import (
-    Extent,
     LearnerFlops,
     backbone_flops,
     continuation,
@@ -152,12 +151,9 @@ class LearnSeconds:
 def rank_flops(job: Job, batches: MicroBatches) -> LearnerFlops:
     """FLOPs of the busiest rank in a step."""
     work = job.workload
-    split = max(1, batches.num_prompt_copies // batches.num_groups)
-    extent: Extent = group_extent(job.shape, work, num_prompt_copies=split).times(
-        batches.num_groups
-    )
+    group = group_extent(job.shape, work, num_prompt_copies=batches.copies_per_group)
     scored = batches.num_groups * work.group_size * work.completion_tokens
-    return learner_flops(job.shape, job.method, extent, scored)
+    return learner_flops(job.shape, job.method, group.times(batches.num_groups), scored)
 
 
 def learn_seconds(job: Job, num_ranks: int, batches: MicroBatches) -> LearnSeconds:

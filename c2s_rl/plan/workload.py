@@ -109,6 +109,11 @@ class MicroBatches:
     peak_tokens: int
     """Most tokens in one micro-batch, completions at their longest."""
 
+    @property
+    def copies_per_group(self) -> int:
+        """1 packed, more where groups are split, G padded."""
+        return self.num_prompt_copies // self.num_groups
+
 
 def cut_micro_batches(workload: Workload, method: Method, num_ranks: int) -> MicroBatches:
     """Share groups over ranks and cut them into micro-batches, as the packer does.

@@ -1,4 +1,4 @@
-"""The command line: one command a stage, `run` for all of them, `doctor` for the machine.
+"""The command line: one command a stage, `run` for all, `plan` and `doctor` before them.
 
 Every command reads the same run config. Nothing heavy is imported before a command really runs, so
 that `c2s-rl --help` answers at once. What a user can cause (a C2SError) ends with one line and exit
@@ -98,6 +98,39 @@ def run_command(
     from actors.jobs import load_run, run_all
 
     run_all(load_run(config, overrides), overwrite=overwrite)
+
+
+@app.command("plan")
+def plan_command(
+    *,
+    config: ConfigOption,
+    cluster: Annotated[
+        str,
+        typer.Option(
+            metavar="CLUSTER",
+            help="4xH100, 2x8xH100 (nodes x GPUs), 2cores (this machine, timed) or a YAML file.",
+            show_default=False,
+        ),
+    ],
+    overrides: SetOption,
+    assume: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=VALUE",
+            default_factory=list,
+            help="What is taken for granted, for example prompt_tokens=900. May be repeated.",
+            show_default=False,
+        ),
+    ],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write the plan as JSON.")
+    ] = None,
+) -> None:
+    """What GRPO steps will compute, hold and take on a cluster, and the best way to share it."""
+    from actors.jobs import load_run
+    from actors.plan_job import show_plan
+
+    show_plan(load_run(config, overrides), cluster, assume, json_file)
 
 
 @app.command("doctor")

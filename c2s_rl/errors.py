@@ -41,5 +41,9 @@ class WeightSyncError(C2SError, RuntimeError):
     """Rollout worker and learner do not hold the same weights after a transfer."""
 
 
+class PlanError(C2SError, ValueError):
+    """A run cannot fit its model or its cluster; names the part that does not."""
+
+
 class DeadlineError(C2SError, TimeoutError):
     """A wait for another process took longer than allowed; names the peer."""

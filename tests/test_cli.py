@@ -13,7 +13,7 @@ import pytest
 from c2s_rl.cli import main
 from tests.conftest import PROJECT
 
-STAGES = ["convert", "corpus", "base-model", "sft", "align", "evaluate", "run", "doctor"]
+STAGES = ["convert", "corpus", "base-model", "sft", "align", "evaluate", "run", "plan", "doctor"]
 # Words that rich would break over lines in a narrow terminal.
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(PROJECT), "COLUMNS": "200", "NO_COLOR": "1"}
 
@@ -41,7 +41,7 @@ def test_every_command_takes_a_config_and_overrides(stage: str) -> None:
     assert result.returncode == 0
     assert "--config" in result.stdout
     assert "--set" in result.stdout
-    assert ("--overwrite" in result.stdout) == (stage != "doctor")
+    assert ("--overwrite" in result.stdout) == (stage not in {"plan", "doctor"})
 
 
 PROBE = """

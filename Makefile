@@ -2,7 +2,6 @@
 # DEVICE=cuda takes cluster/env/cuda.txt; PYTHON=python3.12 names the interpreter.
 DEVICE ?= cpu
 BIN := .venv/bin
-BENCHMARKS = $(shell grep -l '__main__' tests/benchmarks/*.py)
 
 .PHONY: help env demo test check lint unit bench lock clean
 
@@ -30,7 +29,7 @@ unit: env  ## Tests that need no engine
 	$(BIN)/python -m pytest -m "not gpu and not integration"
 
 bench: env  ## Measurements against the field's packages, side by side
-	@for file in $(BENCHMARKS); do echo "==> $$file"; $(BIN)/python $$file || exit 1; done
+	$(BIN)/python -m tests.benchmarks
 
 lock: env  ## Re-make cluster/env/cpu.txt and cuda.txt from pyproject.toml
 	$(BIN)/python cluster/env/lock.py

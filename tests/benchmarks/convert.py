@@ -1,6 +1,6 @@
 """Cells to sentences: c2s-rl against cell2sentence 1.2.0, per core, same cells, same run.
 
-    python -m tests.benchmarks.convert [--data FILE.h5ad] [--cells 2000] [--rounds 3]
+    python -m tests.benchmarks.convert [--data FILE.h5ad] [--quick]
 
 Workload: log1p(CP10k) of the Kang PBMC (2,000 cells x 13,215 genes, 697 expressed genes a cell)
 as CSR in memory -> a list of Python strings, all expressed genes of each cell, ties broken at
@@ -16,9 +16,6 @@ import argparse
 import hashlib
 import json
 import os
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,11 +24,13 @@ import anndata
 import numpy as np
 from scipy import sparse
 
+from c2s_rl.errors import MissingFileError
+from tests.benchmarks.harness import PROJECT, Result, in_turns, report
 from tests.benchmarks.peers import load_cell2sentence
 
-PROJECT = Path(__file__).resolve().parents[2]
+MODULE = "tests.benchmarks.convert"
 KANG = Path("kang") / "kang_ifnb_2000x13215.h5ad"
-REQUIRED_RATIO = 10
+BOUND = 10.0
 SIDES = ("c2s_rl", "cell2sentence")
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -102,58 +101,54 @@ def run_side(side: str, data: Path, num_cells: int) -> None:
                 "microseconds": 1e6 * seconds / len(sentences),
                 "cells": len(sentences),
                 "genes": sum(sentence.count(" ") + 1 for sentence in sentences),
-                "digest": hashlib.sha256(genes.encode()).hexdigest(),
+                # 48 bits: what a float carries unrounded
+                "digest": int(hashlib.sha256(genes.encode()).hexdigest()[:12], 16),
             }
         )
     )
 
 
-def run_in_own_process(side: str, data: Path, num_cells: int) -> dict[str, float | str]:
-    command = [sys.executable, "-m", "tests.benchmarks.convert", "--side", side]
-    command += ["--data", str(data), "--cells", str(num_cells)]
-    done = subprocess.run(
-        command,
-        cwd=PROJECT,
-        env={**os.environ, **ONE_THREAD},
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # the peer's progress bar
-        text=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+def compare(data: Path, num_cells: int, *, rounds: int) -> Result:
+    """Run both sides in turns.
 
-
-def compare(data: Path, num_cells: int, rounds: int) -> float:
-    """Run both sides in turns and return how many times faster c2s-rl is."""
-    results = {side: [] for side in SIDES}
-    for _ in range(rounds):
-        for side in SIDES:
-            results[side].append(run_in_own_process(side, data, num_cells))
-    ours, theirs = (results[side][0] for side in SIDES)
+    Raises:
+        MissingFileError: If the data are not there.
+        ValueError: If the sides do not write the same genes.
+    """
+    if not data.is_file():
+        raise MissingFileError(f"the Kang cells must be a file, got {data}; set C2S_RL_DATA")
+    options = ["--data", str(data), "--cells", str(num_cells)]
+    figures = in_turns(MODULE, SIDES, rounds=rounds, options=options, env=ONE_THREAD)
+    ours, theirs = (figures[side] for side in SIDES)
     if ours["digest"] != theirs["digest"]:
         raise ValueError(f"both sides must write the same genes of each cell, got others in {data}")
-    medians = {s: statistics.median(r["microseconds"] for r in results[s]) for s in SIDES}
-    ratio = medians["cell2sentence"] / medians["c2s_rl"]
-    print(
-        f"{ours['cells']} cells, {ours['genes'] / ours['cells']:.0f} genes a cell, one thread "
-        f"each, CPU time, median of {rounds}: "
-        + ", ".join(f"{s} {medians[s]:.1f} us a cell" for s in SIDES)
+    return Result(
+        what="cells to sentences, CPU time",
+        against="cell2sentence",
+        workload=f"{ours['cells']:.0f} cells, {ours['genes'] / ours['cells']:.0f} genes a cell, "
+        f"one thread: {ours['microseconds']:.1f} against {theirs['microseconds']:.1f} us a cell",
+        ratio=theirs["microseconds"] / ours["microseconds"],
+        bound=BOUND,
     )
-    print(f"ratio {ratio:.1f} (required: {REQUIRED_RATIO})")
-    return ratio
+
+
+def results(*, quick: bool) -> list[Result]:
+    """One line; `quick` takes a few cells, to see that it runs."""
+    return [compare(default_data(), 20 if quick else 2000, rounds=1 if quick else 3)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", choices=SIDES, help="time one side in this process")
     parser.add_argument("--data", type=Path, default=default_data())
     parser.add_argument("--cells", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", choices=SIDES, help="time one side in this process")
+    parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.side:
         run_side(options.side, options.data, options.cells)
-    elif compare(options.data, options.cells, options.rounds) < REQUIRED_RATIO:
-        raise SystemExit(1)
+    else:
+        cells, rounds = (20, 1) if options.quick else (options.cells, 3)
+        report([compare(options.data, cells, rounds=rounds)])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What every benchmark shares: sides in processes of their own, in turns, and one form of result.
 
 A benchmark module has `main()`; called with `--side NAME` it measures one side in this process and
-prints one JSON object, else it runs all sides and prints one table row per result.
+prints one JSON object, else it runs all sides and prints one line per result. Its `results(quick)`
+does the same for `python -m tests.benchmarks`.
 Ratios are what is claimed; absolute times are noise on shared cores.
 """
 
@@ -44,6 +45,22 @@ class Result:
             f"{self.what} against {self.against}: {self.ratio:.2f} "
             f"({word}, {sign} {self.bound:g}) [{self.workload}]"
         )
+
+
+def table(results: Sequence[Result]) -> str:
+    """One row a result, without its workload."""
+    rows = [("what", "against", "ratio", "bound", "")]
+    for result in results:
+        sign = "<=" if result.is_upper else ">="
+        word = "reached" if result.is_reached else "MISSED"
+        rows.append(
+            (result.what, result.against, f"{result.ratio:.2f}", f"{sign} {result.bound:.3g}", word)
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def run_side(

@@ -1,0 +1,230 @@
+"""GRPO end to end: completions a second of a whole step, against TRL's GRPOTrainer.
+
+    python -m tests.benchmarks.end_to_end [--quick]
+
+A step is: sample G completions of C tokens for each prompt, score them with Kendall's tau on the
+interferon-alpha program, one AdamW update at beta=5e-3 with a frozen reference, weights back to the
+sampler. Same model, prompts, group size, lengths and reward code; float32; all cores.
+c2s_rl: the stage `align` as a user starts it (a Ray actor each for vLLM, the reward and the
+DeepSpeed learner) with its defaults; gene-constrained decoding is off, for the peer has none.
+trl: GRPOTrainer without vLLM (its vLLM modes do not run on CPU), with what makes it fastest here:
+no gradient checkpointing (its default is on), no bf16, TRL_ROWS rows a micro-batch. All completions
+of a step are generated in one batch. Forward passes of the learner over a completion, both sides:
+one of the reference, one of the policy; no old-policy pass.
+Median of the timed steps, from one step's end to the next; loading and checkpoints are left out.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+from actors.engine_env import common_env, num_cores
+from c2s_rl.data.prompt_set import PromptSet, read_prompts
+from c2s_rl.grpo.sampling import SamplingConfig
+from tests.benchmarks.harness import Result, in_turns, report
+from tests.benchmarks.workload import BASE, CORPUS, TINY, Shape, read_shape, write_workload
+
+MODULE = "tests.benchmarks.end_to_end"
+SIDES = ("c2s_rl", "trl")
+# Required ratio and shape.
+CASES = (
+    (4.0, Shape(prompt_tokens=1024, completion_tokens=256, group_size=16, num_prompts=2)),
+    (2.5, Shape(prompt_tokens=256, completion_tokens=256, group_size=16, num_prompts=2)),
+)
+QUICK = (
+    (1.0, Shape(prompt_tokens=64, completion_tokens=8, group_size=4, num_prompts=2, model=TINY)),
+)
+# Our first two steps also compare engine and learner, so they are no measure of those after them.
+NUM_WARM_UP = {"c2s_rl": 2, "trl": 1}
+NUM_TIMED = 2
+# Rows of TRL's forward passes: its fastest of 4, 8, 16 and 32 at P=1024.
+TRL_ROWS = 8
+BETA = 5e-3
+LR = 1e-6
+REWARD = {"name": "kendall", "options": {"program": "hallmark_interferon_alpha_response"}}
+
+
+def run_c2s_rl(folder: Path, shape: Shape) -> list[float]:
+    """Run the stage `align`; return the clock at the end of each step."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from actors.jobs import run_stage
+    from actors.run_config import RunConfig
+
+    num_steps = NUM_WARM_UP["c2s_rl"] + NUM_TIMED
+    # the peer has no gene-constrained decoding: both sample from the whole vocabulary
+    genes = {"genes": {"mode": "off"}} if "genes" in SamplingConfig.model_fields else {}
+    with tempfile.TemporaryDirectory() as runs:
+        run = RunConfig.model_validate(
+            {
+                "name": "benchmark",
+                "runs_dir": runs,
+                "align": {
+                    "task": "cell_generation",
+                    "num_steps": num_steps,
+                    "prompts_per_step": shape.num_prompts,
+                    "save_every": num_steps,
+                    "sampling": {
+                        "group_size": shape.group_size,
+                        "max_tokens": shape.completion_tokens,
+                        **genes,
+                    },
+                    "loss": {"beta": BETA},
+                },
+                "rewards": [REWARD],
+                "learner": {"lr": LR},
+                "ray": {"address": "local"},
+            }
+        )
+        run.folder.mkdir()
+        for name in (CORPUS, BASE):
+            (run.folder / name).symlink_to(folder / name)
+        run_stage(run, "align")
+        events = EventAccumulator(str(run.folder / "align" / "tensorboard")).Reload()
+        lengths = [event.value for event in events.Scalars("length_mean")]
+        if set(lengths) != {shape.completion_tokens}:
+            raise ValueError(
+                f"completions must have {shape.completion_tokens} tokens, got {lengths}"
+            )
+        return [event.wall_time for event in events.Scalars("loss")]
+
+
+def run_trl(folder: Path, shape: Shape, *, rows: int) -> list[float]:
+    """Train with GRPOTrainer; return the clock at the end of each step."""
+    import torch
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    torch.set_num_threads(num_cores())
+    prompts = read_prompts(folder / CORPUS)
+    score = TrlReward(prompts)
+    ends: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_args: object, **_kwargs: object) -> None:
+            ends.append(time.time())
+
+    with tempfile.TemporaryDirectory() as output:
+        config = GRPOConfig(
+            output_dir=output,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            max_steps=NUM_WARM_UP["trl"] + NUM_TIMED,
+            per_device_train_batch_size=rows,
+            gradient_accumulation_steps=shape.num_completions // rows,
+            num_generations=shape.group_size,
+            max_completion_length=shape.completion_tokens,
+            beta=BETA,
+            learning_rate=LR,
+            lr_scheduler_type="constant",
+            loss_type="grpo",
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            model_init_kwargs={"dtype": "float32", "attn_implementation": "sdpa"},
+        )
+        trainer = GRPOTrainer(
+            model=str(folder / BASE),
+            reward_funcs=score,
+            args=config,
+            train_dataset=Dataset.from_list(
+                [{"prompt": r.prompt, "index": i} for i, r in enumerate(prompts.records)]
+            ),
+            callbacks=[Clock()],
+        )
+        trainer.train()
+    if score.lengths != {shape.completion_tokens}:
+        raise ValueError(
+            f"completions must have {shape.completion_tokens} tokens, got {score.lengths}"
+        )
+    return ends
+
+
+class TrlReward:
+    """Kendall's tau as TRL calls rewards: the same code that our reward actor runs."""
+
+    __name__ = "kendall"  # TRL logs rewards by it
+
+    def __init__(self, prompts: PromptSet) -> None:
+        from rewards.composite import CompositeReward, RewardSpec
+
+        self.lengths: set[int] = set()
+        self._prompts = prompts
+        self._reward = CompositeReward([RewardSpec.model_validate(REWARD)], prompts.vocabulary)
+
+    def __call__(
+        self,
+        *,
+        completions: list[str],
+        completion_ids: list[list[int]],
+        index: list[int],
+        **_columns: object,
+    ) -> list[float | None]:
+        from c2s_rl.cells.parse import parse_cell
+        from c2s_rl.types import Completion, Group
+
+        self.lengths |= {len(ids) for ids in completion_ids}
+        groups = [
+            Group(
+                record=self._prompts.records[i],
+                prompt_token_ids=(),
+                completions_G=(Completion(text, tuple(ids), (), 0, is_truncated=True),),
+                cells_G=(parse_cell(text, self._prompts.vocabulary, is_truncated=True),),
+            )
+            for text, ids, i in zip(completions, completion_ids, index, strict=True)
+        ]
+        return [scored.rewards_G[0] for scored in self._reward.score(groups)]
+
+
+def run_side(side: str, folder: Path, rows: int) -> None:
+    """Measure one side in this process and print one JSON object."""
+    shape = read_shape(folder)
+    ends = run_c2s_rl(folder, shape) if side == "c2s_rl" else run_trl(folder, shape, rows=rows)
+    seconds = [after - before for before, after in pairwise(ends)][-NUM_TIMED:]
+    print(json.dumps({"samples_per_s": shape.num_completions / statistics.median(seconds)}))
+
+
+def compare(shape: Shape, bound: float, *, rounds: int) -> Result:
+    """Run both sides in turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_workload(Path(folder), shape)
+        options = ["--folder", folder, "--rows", str(min(TRL_ROWS, shape.num_completions))]
+        figures = in_turns(
+            MODULE, SIDES, rounds=rounds, options=options, env=common_env(num_cores())
+        )
+    ours, theirs = (figures[side]["samples_per_s"] for side in SIDES)
+    return Result(
+        what="GRPO samples/s, end to end",
+        against="TRL GRPOTrainer",
+        workload=f"{shape}, beta={BETA}, tau reward: {ours:.2f} against {theirs:.2f} samples/s",
+        ratio=ours / theirs,
+        bound=bound,
+    )
+
+
+def results(*, quick: bool) -> list[Result]:
+    """Both shapes; `quick` runs a tiny one, to see that it runs."""
+    return [compare(shape, bound, rounds=1) for bound, shape in (QUICK if quick else CASES)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", choices=SIDES, help="measure one side in this process")
+    parser.add_argument("--folder", type=Path, help="workload of --side")
+    parser.add_argument("--rows", type=int, default=TRL_ROWS, help="TRL's micro-batch")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    if options.side:
+        run_side(options.side, options.folder, options.rows)
+    else:
+        report(results(quick=options.quick))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,24 +10,19 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 
-def checkpoint_layers(model: PreTrainedModel, *, use_reentrant: bool = False) -> None:
+def checkpoint_layers(model: PreTrainedModel) -> None:
     """Keep only each layer's input; recompute the rest in the backward pass.
 
-    Call it last: a later `eval()` or `train()` of the model or of what wraps it undoes it.
+    Call it last: a later `eval()` or `train()` of the model, or of what wraps it, undoes it.
 
     Args:
         model: A causal language model; under LoRA, the model inside the peft wrapper.
-        use_reentrant: PyTorch's older form, which needs an input that requires a gradient; the
-            model's embedding is made to give one, so that frozen embeddings do not cut the graph.
     """
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
-    if use_reentrant:
-        model.enable_input_require_grads()
-    model.eval()
-    for layer in checkpointed_layers(model):
-        layer.training = True
-
-
-def checkpointed_layers(model: nn.Module) -> list[nn.Module]:
-    """List the layers that transformers can checkpoint."""
-    return [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    # The form that is not reentrant: it needs no input with a gradient, so frozen embeddings
+    # (LoRA) do not cut the graph; works at every ZeRO stage.
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    module: nn.Module = model
+    module.eval()
+    for layer in module.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.training = True

@@ -17,6 +17,7 @@ K key-value heads, E head size.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -161,7 +162,7 @@ class _Piecewise(torch.autograd.Function):
         _, heads, length, size = query.shape
         out = query.new_empty(1, length, heads, size).transpose(1, 2)
         lse = query.new_empty(1, length, heads, dtype=torch.float32).transpose(1, 2)
-        positions = torch.tensor(layout.position_ids_L, device=query.device)
+        positions = _positions(layout, query.device)
         for piece in layout.pieces:
             block = _block(piece, (query, key, value), positions, rule)
             part = kernel.forward(block)
@@ -199,6 +200,12 @@ class _Piecewise(torch.autograd.Function):
                 else:
                     total.add_(gradient)
         return grad_query, grad_key, grad_value, None, None, None
+
+
+@lru_cache(maxsize=2)
+def _positions(layout: SharedPromptLayout, device: torch.device) -> torch.Tensor:
+    """[L], made once for all layers."""
+    return torch.tensor(layout.position_ids_L, device=device)
 
 
 def _merge(whole: Attended, part: Attended) -> None:

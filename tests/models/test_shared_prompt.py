@@ -32,7 +32,9 @@ def test_logprobs_and_all_gradients_equal_the_padded_oracle(name, checkpointing)
     expected_gradients = weighted_gradients(model, expected)
     use_shared_prompts(model)
     if checkpointing != "none":
-        checkpoint_layers(model, use_reentrant=checkpointing == "reentrant")
+        checkpoint_layers(model)
+    if checkpointing == "reentrant":
+        model.gradient_checkpointing_enable({"use_reentrant": True})
     logprobs = packed_logprobs(model, parts)
     assert relative_error(logprobs, expected) < TOLERANCE
     gradients = weighted_gradients(model, logprobs)

@@ -15,9 +15,11 @@ import torch
 
 from c2s_rl.models.columns import RestrictedColumns
 
-# Work buffers of vocabulary width, all together. On a CPU more brings no speed; a GPU has to read
-# the whole weight for each chunk, so that small chunks of a wide vocabulary leave it waiting.
-CHUNK_BYTES = {"cpu": 128 * 2**20, "cuda": 2**30}
+# Work buffers of vocabulary width, all together, by default. On a CPU they should stay in the last
+# cache; a GPU has to read the whole weight for each chunk, and few chunks keep it busy.
+CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 2**30}
+# With fewer tokens to a chunk the matrix products wait for the weight to be read.
+MIN_CHUNK_TOKENS = 128
 # Rows of the weight that are converted at a time when it is stored in 16 bits.
 CONVERTED_ROWS = 8192
 # Logit of a forbidden token. Not minus infinity: exp() is 0 all the same, and 0 times it is 0.
@@ -37,7 +39,7 @@ class FusedOptions:
     softcap: float | None = None
     """Gemma-2's `final_logit_softcapping`; None for models without."""
     chunk_tokens: int | None = None
-    """Tokens whose logits live at once; None: as many as `CHUNK_BYTES` hold."""
+    """Tokens whose logits live at once; None: what `CHUNK_BYTES` hold, or `MIN_CHUNK_TOKENS`."""
     with_entropy: bool = False
     """Compute the entropy too; costs a second work buffer."""
 
@@ -152,7 +154,7 @@ class ChunkedHead:
         num_columns = len(weight_V_D)
         has_slope = with_gradient and options.softcap is not None
         num_buffers = 1 + with_entropy + has_slope
-        chunk = options.chunk_tokens or affordable_tokens(
+        chunk = options.chunk_tokens or default_chunk_tokens(
             weight_V_D.device, num_columns * num_buffers * dtype.itemsize
         )
         self._chunk = min(chunk, max(1, len(call.positions_N)))
@@ -287,6 +289,6 @@ class ChunkedHead:
             yield slice(start, start + step)
 
 
-def affordable_tokens(device: torch.device, bytes_per_token: int) -> int:
-    """How many tokens' work buffers fit into `CHUNK_BYTES`, at least one."""
-    return max(1, CHUNK_BYTES[device.type] // bytes_per_token)
+def default_chunk_tokens(device: torch.device, bytes_per_token: int) -> int:
+    """Choose how many tokens' logits live at once."""
+    return max(MIN_CHUNK_TOKENS, CHUNK_BYTES[device.type] // bytes_per_token)

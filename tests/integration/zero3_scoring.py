@@ -2,9 +2,9 @@
 
     python -m tests.integration.zero3_scoring FOLDER
 
-A process of its own, because DeepSpeed changes the process it runs in. Writes FOLDER/cases.json: for
-each case the largest difference of a loss, a gradient or a trained weight, and how many numbers of
-the head's weight were in memory between the passes.
+A process of its own, because DeepSpeed changes the process it runs in. Writes FOLDER/cases.json:
+for each case the largest difference of a loss, a gradient or a trained weight, and how many numbers
+of the head's weight were in memory between the passes.
 """
 
 import copy
@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from actors.deepspeed_cpu import skip_shared_memory_op
 from c2s_rl.models.logprobs import FusedOptions
 from c2s_rl.models.scoring_head import replace_head
-from tests.models.test_logprobs import make_columns
+from tests.models.head_cases import make_columns
 
 B, T, V = 2, 9, 60
 OPTIONS = FusedOptions(temperature=0.7, chunk_tokens=5)

@@ -20,7 +20,7 @@ from transformers import (
 from c2s_rl.errors import ConfigError
 from c2s_rl.models.logprobs import FusedOptions
 from c2s_rl.models.scoring_head import ScoringHead, replace_head
-from tests.models.test_logprobs import make_columns
+from tests.models.head_cases import make_columns
 
 V = 50
 SIZES = {

@@ -125,7 +125,7 @@ def replace_head(model: nn.Module) -> ScoringHead:
             scales the logits.
     """
     causal = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
-    head = causal.get_output_embeddings() if causal is not None else None
+    head = causal.get_output_embeddings() if causal is not None else None  # type: ignore[no-untyped-call]
     if isinstance(head, ScoringHead):
         return head
     # Exactly nn.Linear: peft's and quantised layers are linear too, but their weight is not all.
@@ -135,7 +135,7 @@ def replace_head(model: nn.Module) -> ScoringHead:
             f"targets) nor quantised, got {type(head).__name__} in {type(model).__name__}"
         )
     scoring_head = ScoringHead(head, read_softcap(causal.config))
-    causal.set_output_embeddings(scoring_head)
+    causal.set_output_embeddings(scoring_head)  # type: ignore[no-untyped-call]
     return scoring_head
 
 

@@ -1,12 +1,11 @@
-"""Several actors behind one role: pools of rollout and reward workers, and the learner's ranks.
+"""The learner's ranks behind the role `Learner`.
 
-Each class fills a Protocol of `c2s_rl/grpo/roles.py`. Work is dealt out by position, so that
-results depend on the number of workers and on nothing else.
+Groups are dealt out by their place in the step, and cut into micro-batches in that order, so that
+results depend on the number of ranks and on nothing else (`c2s_rl/grpo/dealing.py`).
 Shape suffixes: P prompts, G completions of one prompt.
 """
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,107 +18,16 @@ from actors.learner import (
     LOOPBACK,
     LearnerConfig,
     NodeAddress,
-    RankBatch,
     RankPlace,
+    RankPlan,
     RankStats,
 )
-from actors.reward import RewardPoolConfig
-from c2s_rl.errors import DeadlineError, RewardError, StageError
-from c2s_rl.grpo.batch import Row, micro_batches, rows_of, split_between_ranks
-from c2s_rl.grpo.roles import LearnBatch, LearnStats, PublishedWeights, RolloutRequest
+from c2s_rl.grpo.batch import PaddedCutter, Row, micro_batches, rows_of, split_between_ranks
+from c2s_rl.grpo.dealing import Dealer
+from c2s_rl.grpo.roles import LearnBatch, LearnStats, PublishedWeights, StepPlan
 from c2s_rl.types import Group, ScoredGroup
 
-logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
-
-
-class RolloutPool:
-    """Fills `RolloutWorker` with one or more vLLM actors."""
-
-    def __init__(self, workers: Sequence[ActorHandle], *, deadline_s: float) -> None:
-        self._workers = list(workers)
-        self._deadline_s = deadline_s
-
-    def generate(self, requests: Sequence[RolloutRequest]) -> list[Group]:
-        """Sample one group a request, in the order of the requests."""
-        num_workers = len(self._workers)
-        shares = [list(requests[i::num_workers]) for i in range(num_workers)]
-        answers = wait_all(
-            [w.generate.remote(share) for w, share in zip(self._workers, shares, strict=True)],
-            deadline_s=self._deadline_s,
-            peer="rollout workers",
-        )
-        return [answers[i % num_workers][i // num_workers] for i in range(len(requests))]
-
-    def update_weights(self, weights: PublishedWeights) -> None:
-        """Load a published version into every engine."""
-        wait_all(
-            [worker.update_weights.remote(weights) for worker in self._workers],
-            deadline_s=self._deadline_s,
-            peer="rollout workers (weight update)",
-        )
-
-
-class RewardPool:
-    """Fills `RewardWorker` with one or more reward actors, retrying what fails."""
-
-    def __init__(self, start_worker: Callable[[], ActorHandle], config: RewardPoolConfig) -> None:
-        self._start_worker = start_worker
-        self._config = config
-        self.workers = [start_worker() for _ in range(config.num_workers)]
-
-    def ready(self) -> None:
-        """Wait until every plug-in is loaded."""
-        wait_all(
-            [worker.ready.remote() for worker in self.workers],
-            deadline_s=self._config.deadline_s,
-            peer="reward workers (start)",
-        )
-
-    def score(self, groups: Sequence[Group], *, step: int) -> list[ScoredGroup | None]:
-        """Score every group, in order; None marks a group whose reward failed after retries."""
-        # Groups of one condition stay together: some rewards compare all of them.
-        conditions = list(dict.fromkeys(group.record.condition for group in groups))
-        num_workers = len(self.workers)
-        shares: list[list[int]] = [[] for _ in range(num_workers)]
-        for index, group in enumerate(groups):
-            shares[conditions.index(group.record.condition) % num_workers].append(index)
-        calls = {
-            w: self.workers[w].score.remote([groups[i] for i in share])
-            for w, share in enumerate(shares)
-            if share
-        }
-        results: dict[int, ScoredGroup | None] = {}
-        for w, call in calls.items():
-            try:
-                (scored,) = self._wait(w, call)
-            except (RewardError, DeadlineError, StageError) as error:
-                logger.warning("step %d: %s; trying its groups one by one", step, error)
-                scored = [self._retry(w, groups[i], step) for i in shares[w]]
-            results |= dict(zip(shares[w], scored, strict=True))
-        return [results[i] for i in range(len(groups))]
-
-    def _retry(self, worker: int, group: Group, step: int) -> ScoredGroup | None:
-        for _ in range(self._config.max_retries):
-            try:
-                ((scored,),) = self._wait(worker, self.workers[worker].score.remote([group]))
-            except (RewardError, DeadlineError, StageError) as error:
-                logger.warning("step %d: %s", step, error)
-            else:
-                return scored
-        return None
-
-    def _wait(
-        self, worker: int, call: "ray.ObjectRef[list[ScoredGroup]]"
-    ) -> list[list[ScoredGroup]]:
-        """Wait for one call; a worker that hangs or died is replaced before the error goes on."""
-        try:
-            return wait_all([call], deadline_s=self._config.deadline_s, peer="a reward worker")
-        except (DeadlineError, StageError):
-            ray.kill(self.workers[worker])
-            self.workers[worker] = self._start_worker()
-            raise
 
 
 @dataclass(frozen=True)
@@ -173,24 +81,40 @@ class LearnerGroup:
         )
         return first.node_id
 
+    def begin(self, plan: StepPlan) -> None:
+        """Start an optimiser step on all ranks."""
+        self._plan = plan
+        self._dealer: Dealer[Row] = Dealer(
+            len(self._ranks), lambda: PaddedCutter(self._config.micro_batch_tokens)
+        )
+        rank_plan = RankPlan(plan.num_completions, self._rate.at(plan.step))
+        self._wait([rank.begin.remote(rank_plan) for rank in self._ranks], "start of step")
+
+    def accumulate(
+        self, groups: Sequence[ScoredGroup], advantages: Sequence[Sequence[float]]
+    ) -> None:
+        """Deal out the next groups of the step; ranks learn from every full micro-batch."""
+        for scored, advantages_G in zip(groups, advantages, strict=True):
+            self._dealer.add(rows_of([scored.group], [advantages_G], version=self._plan.step))
+        passes = self._dealer.ready()
+        if passes[0]:
+            self._wait(
+                [r.accumulate.remote(p) for r, p in zip(self._ranks, passes, strict=True)], "pass"
+            )
+
+    def finish(self) -> LearnStats:
+        """Learn from what is left and update the policy."""
+        passes = self._dealer.rest()
+        stats: list[RankStats] = self._wait(
+            [r.finish.remote(p) for r, p in zip(self._ranks, passes, strict=True)], "step"
+        )
+        return LearnStats(learn_figures(stats) | {"lr": self._rate.at(self._plan.step)})
+
     def learn(self, batch: LearnBatch) -> LearnStats:
         """Take one optimiser step over all ranks."""
-        groups = [scored.group for scored in batch.groups]
-        rows = [
-            rows_of([groups[i] for i in share], [batch.advantages[i] for i in share])
-            for share in split_between_ranks(groups, len(self._ranks))
-        ]
-        lr = self._rate.at(batch.step)
-        num_completions = sum(len(share) for share in rows)
-        num_passes = self._num_passes(rows)
-        stats: list[RankStats] = self._wait(
-            [
-                rank.learn.remote(RankBatch(tuple(share), num_completions, num_passes, lr))
-                for rank, share in zip(self._ranks, rows, strict=True)
-            ],
-            "step",
-        )
-        return LearnStats(learn_figures(stats) | {"lr": lr})
+        self.begin(batch.plan)
+        self.accumulate(batch.groups, batch.advantages)
+        return self.finish()
 
     def logprobs(self, groups: Sequence[Group]) -> list[list[list[float]]]:
         """[P][G][T] log-probabilities of the completion tokens under the current policy."""

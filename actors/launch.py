@@ -12,14 +12,18 @@ from ray.actor import ActorHandle
 
 from actors.calls import wait_all
 from actors.engine_env import common_env, learner_env, num_cores, rollout_env
-from actors.groups import LearnerGroup, RewardPool, RolloutPool
+from actors.groups import LearnerGroup
 from actors.learner import DeepSpeedLearnerRank, LearnerConfig
 from actors.reward import CompositeRewardWorker, RewardPoolConfig
+from actors.reward_pool import RewardPool
 from actors.rollout import RolloutConfig, VLLMRolloutWorker
+from actors.rollout_pool import RolloutPool
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.errors import ConfigError
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.pipeline.align import AlignConfig, AlignWorkers
+from rewards import reward_class
+from rewards.base import RewardScope
 from rewards.composite import RewardSpec
 
 logger = logging.getLogger(__name__)
@@ -70,7 +74,11 @@ def align_workers(  # noqa: PLR0913 one argument a config section
     ]
     ranks = [_start_rank(policy, align, learner) for _ in range(learner.num_workers)]
     weights_path = _weights_path(output)
-    pool = RewardPool(lambda: start_reward(rewards, vocabulary, reward_pool), reward_pool)
+    pool = RewardPool(
+        lambda: start_reward(rewards, vocabulary, reward_pool),
+        reward_pool,
+        is_per_condition=is_per_condition(rewards),
+    )
     try:
         group = LearnerGroup(ranks, learner, num_steps=align.num_steps, weights_path=weights_path)
         node = group.start()
@@ -87,6 +95,7 @@ def align_workers(  # noqa: PLR0913 one argument a config section
         pool.ready()
         yield AlignWorkers(RolloutPool(engines, deadline_s=rollout.deadline_s), pool, group)
     finally:
+        pool.close()
         _end([*engines, *ranks, *pool.workers])
         weights_path.unlink(missing_ok=True)
 
@@ -131,6 +140,11 @@ def start_reward(
         runtime_env={"env_vars": common_env(1)},
     )
     return remote.remote(tuple(specs), vocabulary)
+
+
+def is_per_condition(specs: Sequence[RewardSpec]) -> bool:
+    """Whether a reward of the run compares all groups of a step that share a condition."""
+    return any(reward_class(spec.name).scope is RewardScope.CONDITION for spec in specs)
 
 
 def _end(actors: Sequence[ActorHandle]) -> None:

@@ -73,16 +73,15 @@ class RankPlace:
     master_port: int
 
 
-@dataclass(frozen=True)
-class RankBatch:
-    """One rank's share of an optimiser step."""
+MicroBatch = list[Row]  # one forward and backward pass; empty where only other ranks have rows
 
-    rows: tuple[Row, ...]
-    """Completions of whole groups; may be empty when there are more ranks than groups."""
+
+@dataclass(frozen=True)
+class RankPlan:
+    """What a rank has to know of an optimiser step before its first pass."""
+
     num_completions: int
     """Of the whole step, over all ranks."""
-    num_micro_batches: int
-    """Forward passes that every rank must make: ZeRO-3 gathers weights in lockstep."""
     lr: float
     """Learning rate of this step."""
 
@@ -181,47 +180,62 @@ class DeepSpeedLearnerRank:
             reference = CompletionScorer(frozen, self._temperature).to(self._device)
             self._reference = reference.eval().requires_grad_(requires_grad=False)
 
-    def learn(self, batch: RankBatch) -> RankStats:
-        """Take one optimiser step together with the other ranks."""
+    def begin(self, plan: RankPlan) -> None:
+        """Start an optimiser step together with the other ranks."""
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = batch.lr
-        cuts = micro_batches(batch.rows, self._config.micro_batch_tokens)
-        # Ranks with fewer passes score a filler row that weighs nothing: collectives stay aligned.
-        cuts += [[] for _ in range(batch.num_micro_batches - len(cuts))]
-        sums: dict[str, float] = {}
-        mismatch_max = 0.0
-        for index, cut in enumerate(cuts):
-            padded = self._pad([batch.rows[i] for i in cut])
-            self._engine.set_gradient_accumulation_boundary(index == len(cuts) - 1)
-            policy_logprobs = self._engine(*_inputs(padded))
-            terms = grpo_loss(
-                self._loss,
-                policy_logprobs_B_T=policy_logprobs,
-                # one update a batch: the policy before it is the policy at sampling
-                sampling_logprobs_B_T=policy_logprobs.detach(),
-                reference_logprobs_B_T=self._reference_logprobs(padded),
-                advantages_B=padded.advantages_B,
-                mask_B_T=padded.mask_B_T,
-                num_completions=batch.num_completions,
-            )
-            # DeepSpeed averages gradients over ranks; the loss is already divided by the whole
-            # step's completions, so the average has to become a sum again.
-            self._engine.backward(terms.loss * self._place.world_size)
-            mismatch = (policy_logprobs.detach() - padded.rollout_logprobs_B_T) * padded.mask_B_T
-            for name, value in {
-                "loss": terms.loss.detach(),
-                "kl": terms.kl_sum,
-                "clipped": terms.clipped_sum,
-                "entropy_proxy": terms.entropy_proxy_sum,
-                "mismatch": mismatch.sum(),
-                "mismatch_abs": mismatch.abs().sum(),
-                "tokens": padded.mask_B_T.sum(),
-            }.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
-            mismatch_max = max(mismatch_max, float(mismatch.abs().max()))
+            group["lr"] = plan.lr
+        self._num_completions = plan.num_completions
+        self._sums: dict[str, float] = {}
+        self._mismatch_max = 0.0
+
+    def accumulate(self, passes: Sequence[MicroBatch]) -> None:
+        """Add the gradients of some micro-batches, none of them the step's last."""
+        for rows in passes:
+            self._pass(rows, is_last=False)
+
+    def finish(self, passes: Sequence[MicroBatch]) -> RankStats:
+        """Add the gradients of the step's last micro-batches and update the policy."""
+        for index, rows in enumerate(passes):
+            self._pass(rows, is_last=index == len(passes) - 1)
         self._engine.step()
         grad_norm = self._engine.get_global_grad_norm()
-        return RankStats(sums, mismatch_max, float(grad_norm or 0.0))
+        return RankStats(self._sums, self._mismatch_max, float(grad_norm or 0.0))
+
+    def _pass(self, rows: MicroBatch, *, is_last: bool) -> None:
+        """Make one forward and backward pass; without rows, over a filler that weighs nothing."""
+        padded = self._pad(rows)
+        self._engine.set_gradient_accumulation_boundary(is_last)
+        policy_logprobs = self._engine(*_inputs(padded))
+        terms = grpo_loss(
+            self._loss,
+            policy_logprobs_B_T=policy_logprobs,
+            # One update a batch: the policy before it is the policy at sampling, unless the
+            # completion was sampled by older weights; then only the sampler knows.
+            sampling_logprobs_B_T=torch.where(
+                padded.is_stale_B.unsqueeze(1),
+                padded.rollout_logprobs_B_T,
+                policy_logprobs.detach(),
+            ),
+            reference_logprobs_B_T=self._reference_logprobs(padded),
+            advantages_B=padded.advantages_B,
+            mask_B_T=padded.mask_B_T,
+            num_completions=self._num_completions,
+        )
+        # DeepSpeed averages gradients over ranks; the loss is already divided by the whole
+        # step's completions, so the average has to become a sum again.
+        self._engine.backward(terms.loss * self._place.world_size)
+        mismatch = (policy_logprobs.detach() - padded.rollout_logprobs_B_T) * padded.mask_B_T
+        for name, value in {
+            "loss": terms.loss.detach(),
+            "kl": terms.kl_sum,
+            "clipped": terms.clipped_sum,
+            "entropy_proxy": terms.entropy_proxy_sum,
+            "mismatch": mismatch.sum(),
+            "mismatch_abs": mismatch.abs().sum(),
+            "tokens": padded.mask_B_T.sum(),
+        }.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._mismatch_max = max(self._mismatch_max, float(mismatch.abs().max()))
 
     @torch.no_grad()
     def logprobs(self, rows: Sequence[Row], num_micro_batches: int) -> list[list[float]]:

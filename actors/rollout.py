@@ -6,7 +6,11 @@ Shape suffixes: G completions of one prompt.
 """
 
 import logging
+import math
+import time
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +20,7 @@ from c2s_rl.cells.parse import parse_cell
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import FrozenConfig
 from c2s_rl.errors import DataError
-from c2s_rl.grpo.roles import PublishedWeights, RolloutRequest
+from c2s_rl.grpo.roles import PublishedWeights, RolloutAnswer, RolloutRequest
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.types import Completion, Group
 
@@ -67,7 +71,8 @@ class VLLMRolloutWorker:
         is_cpu = config.num_gpus == 0
         self._vocabulary = vocabulary
         self._sampling = sampling
-        self._version = 0
+        self._keys = count()
+        self._under_way: dict[str, tuple[RolloutRequest, tuple[int, ...]]] = {}
         self._llm = LLM(
             str(policy),
             dtype=config.dtype,
@@ -82,6 +87,7 @@ class VLLMRolloutWorker:
             logprobs_mode="processed_logprobs",
             weight_transfer_config=WeightTransferConfig(backend=BACKEND),
         )
+        self._set_version(0)
         self._tokenizer = self._llm.get_tokenizer()
         self._max_model_len = int(self._llm.llm_engine.model_config.max_model_len)
 
@@ -92,25 +98,52 @@ class VLLMRolloutWorker:
         node_id: str = ray.get_runtime_context().get_node_id()
         return node_id
 
-    def generate(self, requests: Sequence[RolloutRequest]) -> list[Group]:
-        """Sample one group a request, in the order of the requests.
+    def submit(self, requests: Sequence[RolloutRequest]) -> None:
+        """Queue one group a request; `advance` samples them.
 
         Raises:
             DataError: If a prompt and the longest completion do not fit the model's context.
         """
         prompt_ids = [self._encode(request) for request in requests]
-        outputs = self._llm.generate(
-            [{"prompt_token_ids": list(ids)} for ids in prompt_ids],
-            [self._params(request.seed) for request in requests],
-            use_tqdm=False,
-        )
-        return [
-            self._group(request, ids, output)
-            for request, ids, output in zip(requests, prompt_ids, outputs, strict=True)
-        ]
+        for request, ids in zip(requests, prompt_ids, strict=True):
+            key = str(next(self._keys))
+            self._llm.llm_engine.add_request(
+                key, {"prompt_token_ids": list(ids)}, self._params(request.seed)
+            )
+            self._under_way[key] = (request, ids)
+
+    def advance(self, max_seconds: float) -> list[RolloutAnswer]:
+        """Run the engine until groups are finished, or for `max_seconds`; returns those groups.
+
+        The engine's own schedule does not depend on where the calls end: it goes on from where it
+        stood.
+        """
+        stop = time.monotonic() + max_seconds
+        answers: list[RolloutAnswer] = []
+        while self._under_way and not answers and time.monotonic() < stop:
+            for output in self._llm.llm_engine.step():
+                if output.finished:
+                    request, ids = self._under_way.pop(output.request_id)
+                    answers.append(RolloutAnswer(request.ticket, self._group(request, ids, output)))
+        return answers
+
+    def generate(self, requests: Sequence[RolloutRequest]) -> list[Group]:
+        """Sample one group a request, in the order of the requests; nothing else is under way.
+
+        Raises:
+            DataError: If a prompt and the longest completion do not fit the model's context.
+        """
+        self.submit([replace(request, ticket=i) for i, request in enumerate(requests)])
+        groups: dict[int, Group] = {}
+        while self._under_way:
+            groups |= {answer.ticket: answer.group for answer in self.advance(math.inf)}
+        return [groups[i] for i in range(len(requests))]
 
     def update_weights(self, weights: PublishedWeights) -> None:
-        """Load a published version and forget what was cached under the former weights."""
+        """Load a published version and forget what was cached under the former weights.
+
+        What is being sampled keeps its tokens; the engine computes their keys and values anew.
+        """
         info = {
             "location": weights.location,
             "num_bytes": weights.num_bytes,
@@ -120,8 +153,12 @@ class VLLMRolloutWorker:
         self._llm.collective_rpc("start_weight_update")
         self._llm.collective_rpc("update_weights", kwargs={"update_info": info})
         self._llm.collective_rpc("finish_weight_update")
-        self._llm.reset_prefix_cache()
-        self._version = weights.version
+        self._llm.reset_prefix_cache(reset_running_requests=True)
+        self._set_version(weights.version)
+
+    def _set_version(self, version: int) -> None:
+        """Have the engine note by which weights it samples each token."""
+        self._llm.llm_engine.set_weight_version(str(version))
 
     def _encode(self, request: RolloutRequest) -> tuple[int, ...]:
         ids = tuple(self._tokenizer.encode(request.record.prompt, add_special_tokens=False))
@@ -136,12 +173,14 @@ class VLLMRolloutWorker:
 
     def _params(self, seed: int) -> "SamplingParams":
         from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
         return SamplingParams(
             n=self._sampling.group_size,
             temperature=self._sampling.temperature,
             max_tokens=self._sampling.max_tokens,
             seed=seed,
+            output_kind=RequestOutputKind.FINAL_ONLY,
             logprobs=0,  # 0 alternatives: the sampled token's own log-probability only
         )
 
@@ -160,7 +199,8 @@ class VLLMRolloutWorker:
                     text=sample.text,
                     token_ids_T=tuple(sample.token_ids),
                     rollout_logprobs_T=logprobs,
-                    policy_version=self._version,
+                    # tokens of several versions count as the oldest
+                    policy_version=min(int(span.version) for span in sample.weight_versions),
                     is_truncated=sample.finish_reason == "length",
                 )
             )

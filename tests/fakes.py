@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from c2s_rl.grpo.roles import LearnStats, PublishedWeights
+from c2s_rl.grpo.roles import LearnStats, PublishedWeights, RolloutAnswer
 from c2s_rl.types import Completion, Group, ParsedCell, PromptRecord, ScoredGroup, Split, Task
 
 NO_GENES = np.zeros(0, dtype=np.int32)
@@ -21,22 +21,34 @@ def make_record(name, condition="c"):
 
 
 class FakeRollout:
-    """Answers with tokens that depend on the seed and on the weights it was given."""
+    """Answers with tokens that depend on the seed and on the weights it was given.
 
-    def __init__(self, *, wrong_by=0.0):
+    One request is finished a call of `collect`: the last first where `is_backwards`, else in order.
+    What is being sampled keeps the version it was started under, as the oldest of its tokens.
+    """
+
+    def __init__(self, *, wrong_by=0.0, is_backwards=False):
         self.version = None
         self.seen = []
+        self.collected = []
+        self._sampling = []
         self._wrong_by = wrong_by
+        self._is_backwards = is_backwards
 
     def update_weights(self, weights):
         self.version = weights.version
         self.weight = float(weights.location)
 
-    def generate(self, requests):
+    def submit(self, requests):
         self.seen.append([request.record.prompt_id for request in requests])
-        return [self._group(request) for request in requests]
+        self._sampling += [(request.ticket, self.group(request)) for request in requests]
 
-    def _group(self, request):
+    def collect(self, *, timeout_s):
+        ticket, group = self._sampling.pop(-1 if self._is_backwards else 0)
+        self.collected.append(ticket)
+        return [RolloutAnswer(ticket, group)]
+
+    def group(self, request):
         rng = np.random.default_rng(request.seed)
         logprob = -self.weight - self._wrong_by
         completions = tuple(
@@ -54,10 +66,14 @@ class FakeRollout:
 class FakeReward:
     """Sums the tokens; the prompts named `broken` fail."""
 
-    def __init__(self, broken=()):
+    def __init__(self, broken=(), *, is_per_condition=False):
         self._broken = broken
+        self.num_workers = 2
+        self.is_per_condition = is_per_condition
+        self.calls = []
 
-    def score(self, groups, *, step):
+    def score(self, groups):
+        self.calls.append([group.record.prompt_id for group in groups])
         return [None if g.record.prompt_id in self._broken else self._scored(g) for g in groups]
 
     def _scored(self, group):
@@ -71,6 +87,7 @@ class FakeLearner:
     def __init__(self):
         self.weight = 1.0
         self.stop_at = None
+        self.calls = []
 
     def publish(self, version):
         return PublishedWeights(version, repr(self.weight), 0, 0, ())
@@ -78,13 +95,27 @@ class FakeLearner:
     def logprobs(self, groups):
         return [[[-self.weight] * len(c.token_ids_T) for c in g.completions_G] for g in groups]
 
-    def learn(self, batch):
-        if batch.step == self.stop_at:
+    def begin(self, plan):
+        if plan.step == self.stop_at:
             raise KeyboardInterrupt
-        for scored, advantages in zip(batch.groups, batch.advantages, strict=True):
-            for completion, advantage in zip(scored.group.completions_G, advantages, strict=True):
-                self.weight += 1e-3 * advantage * sum(completion.token_ids_T)
+        self._plan = plan
+        self._gradient = 0.0
+        self.calls.append([])
+
+    def accumulate(self, groups, advantages):
+        self.calls[-1].append([scored.group.record.prompt_id for scored in groups])
+        for scored, advantages_G in zip(groups, advantages, strict=True):
+            for completion, advantage in zip(scored.group.completions_G, advantages_G, strict=True):
+                self._gradient += advantage * sum(completion.token_ids_T)
+
+    def finish(self):
+        self.weight += 1e-3 * self._gradient / self._plan.num_completions
         return LearnStats({"loss": self.weight, "kl": 0.0})
+
+    def learn(self, batch):
+        self.begin(batch.plan)
+        self.accumulate(batch.groups, batch.advantages)
+        return self.finish()
 
     def save(self, folder):
         (folder / "policy").mkdir()

@@ -22,6 +22,8 @@ class Row:
     rollout_logprobs: tuple[float, ...]
     """One natural-log probability per completion token, as the sampler saw it."""
     advantage: float
+    is_stale: bool = False
+    """Sampled by weights older than those that learn from it."""
 
     @property
     def num_tokens(self) -> int:
@@ -47,6 +49,8 @@ class PaddedBatch:
     """[B, T] float32; 0.0 for padding."""
     advantages_B: torch.Tensor
     """[B] float32."""
+    is_stale_B: torch.Tensor
+    """[B] bool; True where an older policy sampled the completion."""
 
     def to(self, device: torch.device) -> "PaddedBatch":
         """Copy every tensor to a device."""
@@ -58,15 +62,19 @@ class PaddedBatch:
             mask_B_T=self.mask_B_T.to(device),
             rollout_logprobs_B_T=self.rollout_logprobs_B_T.to(device),
             advantages_B=self.advantages_B.to(device),
+            is_stale_B=self.is_stale_B.to(device),
         )
 
 
-def rows_of(groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> list[Row]:
+def rows_of(
+    groups: Sequence[Group], advantages: Sequence[Sequence[float]], *, version: int = 0
+) -> list[Row]:
     """List all completions, group after group.
 
     Args:
         groups: P whole groups.
         advantages: [P][G] in the order of the groups.
+        version: Of the policy that learns from them.
     """
     return [
         Row(
@@ -74,6 +82,7 @@ def rows_of(groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> l
             completion.token_ids_T,
             completion.rollout_logprobs_T,
             advantage,
+            is_stale=completion.policy_version < version,
         )
         for group, group_advantages in zip(groups, advantages, strict=True)
         for completion, advantage in zip(group.completions_G, group_advantages, strict=True)
@@ -120,6 +129,34 @@ def micro_batches(rows: Sequence[Row], max_tokens: int) -> list[list[int]]:
     return batches
 
 
+class PaddedCutter:
+    """Cuts rows into micro-batches of at most `max_tokens` padded tokens, in the order given.
+
+    A micro-batch is given out when the next row does not fit any more, so that the cuts depend on
+    the rows and not on when they come. A row longer than the budget goes alone.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        self._open: list[Row] = []
+
+    def add(self, rows: Iterable[Row]) -> list[list[Row]]:
+        """Take the next rows; returns the micro-batches that are full."""
+        full: list[list[Row]] = []
+        for row in rows:
+            longest = max(r.num_tokens for r in (row, *self._open))
+            if self._open and longest * (len(self._open) + 1) > self._max_tokens:
+                full.append(self._open)
+                self._open = []
+            self._open.append(row)
+        return full
+
+    def flush(self) -> list[list[Row]]:
+        """Give out what is left."""
+        rest, self._open = self._open, []
+        return [rest] if rest else []
+
+
 def pad_rows(rows: Iterable[Row], pad_id: int) -> PaddedBatch:
     """Stack rows into right-padded tensors; see `PaddedBatch` for what padding holds."""
     rows = list(rows)
@@ -146,4 +183,5 @@ def pad_rows(rows: Iterable[Row], pad_id: int) -> PaddedBatch:
         mask_B_T=mask,
         rollout_logprobs_B_T=rollout_logprobs,
         advantages_B=torch.tensor([row.advantage for row in rows], dtype=torch.float32),
+        is_stale_B=torch.tensor([row.is_stale for row in rows], dtype=torch.bool),
     )

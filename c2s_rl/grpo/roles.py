@@ -19,6 +19,18 @@ class RolloutRequest:
     """The prompt."""
     seed: int
     """Seeds the G samples, so that they do not depend on what else is in the batch."""
+    ticket: int = 0
+    """Tells it from the others that are being sampled; comes back with its group."""
+
+
+@dataclass(frozen=True)
+class RolloutAnswer:
+    """One request that is finished."""
+
+    ticket: int
+    """Of the request."""
+    group: Group
+    """All its samples."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +64,28 @@ class PublishedWeights:
 
 
 @dataclass(frozen=True)
+class StepPlan:
+    """What is known of an optimiser step before its first group is learned from."""
+
+    step: int
+    """0-based; also the version of the policy that is about to be updated. It sets the learning
+    rate, and a completion of an older version was sampled off-policy."""
+    num_completions: int
+    """Completions that the step asks for. The loss is divided by this number even where a group
+    fails to be scored, so that it need not be known who fails before the first backward pass."""
+    num_tokens: int | None = None
+    """Completion tokens of the step; None where groups are learned from before all have arrived."""
+
+
+@dataclass(frozen=True)
 class LearnBatch:
     """Everything one optimiser step learns from."""
 
+    plan: StepPlan
     groups: tuple[ScoredGroup, ...]
     """Whole groups; never split between ranks."""
     advantages: tuple[tuple[float, ...], ...]
     """[P][G] advantage of each completion, in the order of `groups`."""
-    step: int
-    """Index of the step, 0-based: it sets the learning rate and the random stream."""
 
 
 @dataclass(frozen=True)
@@ -72,27 +97,61 @@ class LearnStats:
 
 
 class RolloutWorker(Protocol):
-    """Samples completions and follows the learner's weights."""
+    """Samples completions and follows the learner's weights. One caller at a time."""
 
-    def generate(self, requests: Sequence[RolloutRequest]) -> list[Group]:
-        """Sample one group a request, in the order of the requests."""
+    def submit(self, requests: Sequence[RolloutRequest]) -> None:
+        """Start sampling one group a request, beside what is being sampled already."""
+
+    def collect(self, *, timeout_s: float) -> list[RolloutAnswer]:
+        """Wait until requests are finished, or for `timeout_s`, and return them."""
 
     def update_weights(self, weights: PublishedWeights) -> None:
-        """Replace the engine's weights and forget everything cached under the former ones."""
+        """Replace the engine's weights and forget everything cached under the former ones.
+
+        What is being sampled goes on under the new weights from its next token.
+        """
 
 
 class RewardWorker(Protocol):
-    """Scores groups."""
+    """Scores groups. May be called from several threads at once."""
 
-    def score(self, groups: Sequence[Group], *, step: int) -> list[ScoredGroup | None]:
+    @property
+    def num_workers(self) -> int:
+        """Calls of `score` that are worked on at once."""
+
+    @property
+    def is_per_condition(self) -> bool:
+        """All groups of a step that share a condition have to be in one call."""
+
+    def score(self, groups: Sequence[Group]) -> list[ScoredGroup | None]:
         """Score every group, in order; None marks a group whose reward failed after retries."""
 
 
 class Learner(Protocol):
-    """Owns the policy, its optimiser and the frozen reference."""
+    """Owns the policy, its optimiser and the frozen reference.
+
+    A step is `begin`, any number of `accumulate`, and `finish`. Its result depends on the order of
+    the groups and not on how they were dealt out to the calls of `accumulate`.
+    """
+
+    def begin(self, plan: StepPlan) -> None:
+        """Start an optimiser step."""
+
+    def accumulate(
+        self, groups: Sequence[ScoredGroup], advantages: Sequence[Sequence[float]]
+    ) -> None:
+        """Learn from the next groups of the step.
+
+        Args:
+            groups: Whole groups, continuing the step's order.
+            advantages: [P][G] in the order of `groups`.
+        """
+
+    def finish(self) -> LearnStats:
+        """Update the policy by what was accumulated."""
 
     def learn(self, batch: LearnBatch) -> LearnStats:
-        """Take one optimiser step."""
+        """Take one optimiser step: all three."""
 
     def logprobs(self, groups: Sequence[Group]) -> list[list[list[float]]]:
         """[P][G][T] log-probabilities of the completion tokens under the current policy."""

@@ -76,3 +76,10 @@ def test_every_group_goes_to_one_rank(shapes, num_ranks):
     shares = split_between_ranks(groups, num_ranks)
     assert len(shares) == num_ranks
     assert sorted(i for share in shares for i in share) == list(range(len(groups)))
+
+
+def test_completions_of_an_older_policy_are_marked_as_stale():
+    group = make_group("a", 1, (1, 2))  # sampled by version 0
+    for version, is_stale in ((0, False), (1, True)):
+        batch = pad_rows(rows_of([group], [(0.5, -0.5)], version=version), pad_id=0)
+        assert batch.is_stale_B.tolist() == [is_stale, is_stale]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import ray
 
-from actors.groups import RewardPool
 from actors.launch import start_reward
 from actors.reward import RewardPoolConfig
+from actors.reward_pool import RewardPool
 from actors.session import RayConfig, ray_session
 from c2s_rl.cells.parse import parse_cell
 from c2s_rl.cells.vocabulary import Vocabulary
@@ -68,10 +68,12 @@ def session():
 def test_a_bad_group_is_dropped_and_the_others_keep_their_scores(session, trouble):
     config = RewardPoolConfig(num_workers=2, max_retries=1, deadline_s=8, num_cpus=0.5)
     specs = (RewardSpec(name=f"{__name__}:Moody", label="words"),)
-    pool = RewardPool(lambda: start_reward(specs, VOCABULARY, config), config)
+    pool = RewardPool(
+        lambda: start_reward(specs, VOCABULARY, config), config, is_per_condition=False
+    )
     pool.ready()
     prompts = ["fine", trouble, "good", "well"]
-    scored = pool.score([make_group(p) for p in prompts], step=0)
+    scored = pool.score([make_group(p) for p in prompts])
     assert [None if s is None else s.rewards_G for s in scored] == [
         (2.0, 1.0, 3.0),
         None,
@@ -79,7 +81,7 @@ def test_a_bad_group_is_dropped_and_the_others_keep_their_scores(session, troubl
         (2.0, 1.0, 3.0),
     ]
     # the pool is back to full size: the same call without the bad group scores everything
-    again = pool.score([make_group(p) for p in ("fine", "good", "well")], step=1)
+    again = pool.score([make_group(p) for p in ("fine", "good", "well")])
     assert [s.components["words"] for s in again] == [(2.0, 1.0, 3.0)] * 3
     for worker in pool.workers:
         ray.kill(worker)

@@ -15,7 +15,7 @@ from c2s_rl.grpo.roles import RolloutRequest
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.models.policy import CompletionScorer
 from c2s_rl.models.tokenizer import train_bpe
-from c2s_rl.pipeline.align import mean_difference
+from c2s_rl.pipeline.align_figures import mean_difference
 from c2s_rl.types import PromptRecord, Split, Task
 
 pytestmark = pytest.mark.integration

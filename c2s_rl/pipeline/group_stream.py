@@ -64,6 +64,8 @@ class _Update:
     weights: PublishedWeights
     should_wait: bool
     """What is being sampled is finished under the former weights first."""
+    is_done: threading.Event = field(default_factory=threading.Event)
+    """Set when every engine has them."""
 
 
 _Command = _Update | tuple[RolloutRequest, ...]
@@ -94,8 +96,7 @@ class GroupStream:
         self._is_streaming = is_streaming
         self._commands: queue.Queue[_Command] = queue.Queue()
         self._outcomes: queue.Queue[list[Outcome] | BaseException] = queue.Queue()
-        self._is_updated = threading.Event()
-        self._is_updated.set()
+        self._last_update: _Update | None = None
         self._failure: BaseException | None = None
         self._should_stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="group-stream", daemon=True)
@@ -132,8 +133,8 @@ class GroupStream:
             should_wait: Let what is being sampled be finished under the former weights first;
                 otherwise they change between two tokens.
         """
-        self._is_updated.clear()
-        self._commands.put(_Update(weights, should_wait))
+        self._last_update = _Update(weights, should_wait)
+        self._commands.put(self._last_update)
 
     def wait_updated(self) -> None:
         """Wait until the last update is loaded.
@@ -141,10 +142,10 @@ class GroupStream:
         Raises:
             C2SError: Whatever stopped the workers.
         """
-        # no deadline of its own: the thread either obeys, or is stopped by a worker's deadline
-        self._is_updated.wait()
-        if self._failure is not None:
-            raise self._failure
+        # no deadline of its own: the thread obeys, or is stopped by the deadline of a worker
+        while self._last_update and not self._last_update.is_done.wait(POLL_S):
+            if self._failure is not None:
+                raise self._failure
 
     def take(self) -> list[Outcome]:
         """Wait for the next outcomes, at least one, in the order of finishing.
@@ -173,7 +174,6 @@ class GroupStream:
         except BaseException as error:  # noqa: BLE001 raised again where the outcomes are taken
             self._failure = error
             self._outcomes.put(error)
-            self._is_updated.set()
 
     def _next_command(self) -> _Command | None:
         try:
@@ -187,7 +187,7 @@ class GroupStream:
             if command.should_wait and self._num_sampling:
                 return False
             self._rollout.update_weights(command.weights)
-            self._is_updated.set()
+            command.is_done.set()
             return True
         for tickets in self._calls(command):
             bundle = _Bundle(tickets)

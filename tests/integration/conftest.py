@@ -35,7 +35,8 @@ align:
 rewards:
   - {{name: kendall, options: {{program: hallmark_interferon_alpha_response}}}}
   - {{name: validity, options: {{num_genes: 20}}}}
-learner: {{lr: 1.0e-3}}
+# 256 tokens: several passes a step, so that learning starts while groups are still sampled
+learner: {{lr: 1.0e-3, micro_batch_tokens: 256}}
 evaluate:
   program: hallmark_interferon_alpha_response
   num_prompts: 6
@@ -75,9 +76,9 @@ class Runs:
         assert process.returncode == code, output
         return output
 
-    def kill_after(self, command: str, name: str, proof: Path) -> None:
+    def kill_after(self, command: str, name: str, proof: Path, *options: str) -> None:
         """Start a command and kill its driver without warning once `proof` exists."""
-        process = self.start(command, name)
+        process = self.start(command, name, *options)
         deadline = time.monotonic() + 300
         while not proof.exists():
             assert process.poll() is None, process.communicate()[0]

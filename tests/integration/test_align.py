@@ -43,11 +43,14 @@ def test_engine_and_learner_agree_and_the_policy_moves(undisturbed, prepared):
     assert _difference(start, _policy(undisturbed)) > 1e-4
 
 
-def test_a_killed_run_ends_bitwise_like_an_undisturbed_one(runs, prepared, undisturbed):
+def test_a_killed_run_without_streaming_ends_bitwise_like_an_undisturbed_one_with_it(
+    runs, prepared, undisturbed
+):
     folder = _copy(prepared, "killed")
-    runs.kill_after("align", "killed", folder / "align" / "checkpoints" / "step-00002")
+    plain = ("--set", "align.streaming=false")
+    runs.kill_after("align", "killed", folder / "align" / "checkpoints" / "step-00002", *plain)
     assert not (folder / "align" / "policy").exists()
-    output = runs.run("align", "killed")
+    output = runs.run("align", "killed", *plain)
     assert "continuing after step" in output
     left, right = _policy(undisturbed), _policy(folder / "align")
     assert all((left[name] == right[name]).all() for name in left)

@@ -1,9 +1,13 @@
 """The GRPO loop over fake workers: data order, resuming, budgets, the sync check."""
 
 import json
+import time
+from collections import Counter
+from itertools import chain
 
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from c2s_rl.errors import BudgetError, WeightSyncError
 from c2s_rl.grpo.sampling import SamplingConfig
@@ -95,3 +99,109 @@ def test_a_step_without_any_scored_group_stops_the_run(tmp_path):
 def test_engine_and_learner_that_disagree_stop_the_run(tmp_path):
     with pytest.raises(WeightSyncError, match=r"at most sync_tolerance=0.001, got 0.01 at step 0"):
         align(tmp_path, rollout=FakeRollout(wrong_by=0.01))
+
+
+def without_clock(line):
+    clock = ("seconds_", "tokens_per_s")
+    return {name: value for name, value in line.items() if not name.startswith(clock)}
+
+
+@pytest.mark.parametrize("changes", [{}, {"refill_zero_variance": 2}])
+def test_streaming_or_not_ends_in_the_same_policy(tmp_path, changes):
+    learners = {
+        streaming: align(
+            tmp_path / str(streaming),
+            rollout=FakeRollout(is_backwards=streaming),
+            streaming=streaming,
+            **changes,
+        )
+        for streaming in (True, False)
+    }
+    assert learners[True].weight == learners[False].weight
+    lines = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("True", "False")]
+    assert list(map(without_clock, lines[0])) == list(map(without_clock, lines[1]))
+    # whatever the calls, the groups come to the learner in the same order
+    orders = [[list(chain(*step)) for step in learners[key].calls] for key in (True, False)]
+    assert orders[0] == orders[1]
+
+
+class WaitingRollout(FakeRollout):
+    """Finishes the last group of a step only after the learner has the others."""
+
+    def __init__(self, learner):
+        super().__init__()
+        self._learner = learner
+        self.num_early = 0
+
+    def collect(self, *, timeout_s):
+        is_early_step = len(self._learner.calls) > 2  # the first two steps check the weights
+        if len(self._sampling) == 1 and is_early_step:
+            deadline = time.monotonic() + 5
+            while sum(len(part) for part in self._learner.calls[-1]) < 2:
+                assert time.monotonic() < deadline, "the learner waited for the whole step"
+                time.sleep(0.001)
+            self.num_early += 1
+        return super().collect(timeout_s=timeout_s)
+
+
+def test_the_learner_starts_before_the_last_group_is_sampled(tmp_path):
+    learner = FakeLearner()
+    rollout = WaitingRollout(learner)
+    align(tmp_path, learner=learner, rollout=rollout)
+    assert rollout.num_early == 4  # steps 2 to 5
+
+
+@pytest.mark.parametrize("on_excess", ["wait", "drop"])
+@pytest.mark.parametrize("on_sync", ["finish", "keep"])
+def test_an_asynchronous_run_lags_within_bounds_and_reports_it(tmp_path, on_excess, on_sync):
+    staleness = {"max_versions": 2, "on_excess": on_excess, "on_sync": on_sync}
+    align(tmp_path, num_steps=8, mode="async", staleness=staleness)
+    metrics = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["staleness_max"] for line in metrics[:3]] == [0.0, 0.0, 0.0]
+    assert max(line["staleness_max"] for line in metrics) == 2.0
+    assert all(line["staleness_mean"] <= line["staleness_max"] for line in metrics)
+    assert {line["dropped_stale"] for line in metrics} == {0.0}
+    drawn = [
+        row["prompt_id"]
+        for path in sorted((tmp_path / "completions").iterdir())
+        for row in pq.read_table(path).to_pylist()[::2]
+    ]
+    # 24 groups of 5 prompts: four whole epochs and four prompts more
+    assert sorted(Counter(drawn).values()) == [4, 5, 5, 5, 5]
+
+
+def test_an_asynchronous_run_that_was_stopped_uses_every_prompt_once(tmp_path):
+    changes = {"mode": "async", "staleness": {"on_excess": "drop"}, "num_steps": 5}
+    stopped = FakeLearner()
+    stopped.stop_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        align(tmp_path, learner=stopped, save_every=1, **changes)
+    align(tmp_path, save_every=1, **changes)
+    tables = [pq.read_table(path) for path in sorted((tmp_path / "completions").iterdir())]
+    drawn = [row["prompt_id"] for table in tables for row in table.to_pylist()[::2]]
+    assert Counter(drawn) == dict.fromkeys((record.prompt_id for record in RECORDS), 3)
+
+
+def test_a_failed_group_leaves_the_normaliser_as_planned(tmp_path):
+    learner = FakeLearner()
+    plans = []
+    begin = learner.begin
+    learner.begin = lambda plan: (plans.append(plan), begin(plan))
+    align(tmp_path, learner=learner, reward=FakeReward({"p1"}), max_failed_groups=10)
+    assert {plan.num_completions for plan in plans} == {6}  # 3 prompts x 2, p1's counted
+    # the first two steps are learned from when all is there: 3 tokens a completion
+    assert [plan.num_tokens for plan in plans[2:]] == [None] * 4
+    assert plans[0].num_tokens in (12, 18)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"staleness": {}}, "staleness must be given with mode=async only, got mode=sync"),
+        ({"mode": "async", "streaming": False}, "streaming must be true with mode=async"),
+        ({"mode": "async", "refill_zero_variance": 3}, r"must be 0 with mode=async.*got 3"),
+    ],
+)
+def test_modes_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        config(**changes)

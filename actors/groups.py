@@ -14,7 +14,7 @@ from typing import TypeVar
 import ray
 from ray.actor import ActorHandle
 
-from actors.calls import wait_all
+from actors.calls import wait_all, wait_each
 from actors.learner import (
     LOOPBACK,
     LearnerConfig,
@@ -24,6 +24,7 @@ from actors.learner import (
     RankStats,
 )
 from actors.reward import RewardPoolConfig
+from actors.weight_publish import SyncTarget
 from c2s_rl.errors import DeadlineError, RewardError, StageError
 from c2s_rl.grpo.batch import Row, micro_batches, rows_of, split_between_ranks
 from c2s_rl.grpo.roles import LearnBatch, LearnStats, PublishedWeights, RolloutRequest
@@ -37,9 +38,12 @@ T = TypeVar("T")
 class RolloutPool:
     """Fills `RolloutWorker` with one or more vLLM actors."""
 
-    def __init__(self, workers: Sequence[ActorHandle], *, deadline_s: float) -> None:
+    def __init__(
+        self, workers: Sequence[ActorHandle], *, deadline_s: float, sync_deadline_s: float
+    ) -> None:
         self._workers = list(workers)
         self._deadline_s = deadline_s
+        self._sync_deadline_s = sync_deadline_s
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[Group]:
         """Sample one group a request, in the order of the requests."""
@@ -54,10 +58,11 @@ class RolloutPool:
 
     def update_weights(self, weights: PublishedWeights) -> None:
         """Load a published version into every engine."""
-        wait_all(
+        what = f"taking weights version {weights.version}"
+        wait_each(
             [worker.update_weights.remote(weights) for worker in self._workers],
-            deadline_s=self._deadline_s,
-            peer="rollout workers (weight update)",
+            deadline_s=self._sync_deadline_s,
+            peers=[f"rollout worker {i} ({what})" for i in range(len(self._workers))],
         )
 
 
@@ -148,12 +153,10 @@ class LearnerGroup:
         config: LearnerConfig,
         *,
         num_steps: int,
-        weights_path: Path,
     ) -> None:
         self._ranks = list(ranks)
         self._config = config
         self._rate = LearningRate(config, num_steps)
-        self._weights_path = weights_path
 
     def start(self) -> str:
         """Let the ranks find each other and load the policy; return the node id of rank 0."""
@@ -172,6 +175,10 @@ class LearnerGroup:
             "start",
         )
         return first.node_id
+
+    def connect(self, target: SyncTarget) -> None:
+        """Tell the ranks where to publish to; the rollout workers must be up."""
+        self._wait([r.connect.remote(target) for r in self._ranks], "connect")
 
     def learn(self, batch: LearnBatch) -> LearnStats:
         """Take one optimiser step over all ranks."""
@@ -215,9 +222,9 @@ class LearnerGroup:
         return result
 
     def publish(self, version: int) -> PublishedWeights:
-        """Make the current weights readable by rollout workers on rank 0's node."""
+        """Make the current weights readable by rollout workers."""
         handles: list[PublishedWeights] = self._wait(
-            [r.publish.remote(self._weights_path, version) for r in self._ranks], "publish"
+            [r.publish.remote(version) for r in self._ranks], "publish"
         )
         return handles[0]
 

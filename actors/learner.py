@@ -2,14 +2,14 @@
 
 The plain, padded form: every completion carries its prompt through the network. One optimiser
 update a batch, so the policy before the update is the policy at sampling and no separate pass is
-needed for it. Left out: packing, LoRA, several updates a batch.
+needed for it. Left out: packing, several updates a batch.
 Shape suffixes: B rows, T completion tokens, P prompts, G completions of one prompt.
 """
 
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,11 +18,13 @@ import torch
 from pydantic import Field
 
 from actors.deepspeed_cpu import skip_shared_memory_op
-from actors.shared_weights import full_tensors, publish_shared
+from actors.learner_lora import TrainedPolicy
+from actors.weight_publish import SyncTarget
 from c2s_rl.config import FrozenConfig
 from c2s_rl.grpo.batch import PaddedBatch, Row, micro_batches, pad_rows
 from c2s_rl.grpo.loss import LossConfig, grpo_loss
 from c2s_rl.grpo.roles import PublishedWeights
+from c2s_rl.models.lora import LoraConfig
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class LearnerConfig(FrozenConfig):
     num_workers: int = Field(1, ge=1, description="Data-parallel ranks")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Policy precision")
+    lora: LoraConfig | None = Field(None, description="Train an adapter instead of every weight")
     lr: float = Field(1e-6, gt=0, description="Peak learning rate (AdamW)")
     lr_schedule: Literal["constant", "linear"] = Field(
         "constant", description="After warm-up: stay, or fall linearly to 0 at the last step"
@@ -164,19 +167,24 @@ class DeepSpeedLearnerRank:
             os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         backend = "nccl" if self._device.type == "cuda" else "gloo"
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
-        model = load_policy(self._policy_folder, self._config.dtype)
+        self._policy = TrainedPolicy(
+            self._policy_folder,
+            self._config.dtype,
+            self._config.lora,
+            is_sharded=self._config.zero_stage == 3,
+        )
         # Evaluation mode: dropout would make the policy another one than the sampler's.
-        self._scorer = CompletionScorer(model, self._temperature).eval()
+        self._scorer = CompletionScorer(self._policy.model, self._temperature).eval()
         tokenizer = AutoTokenizer.from_pretrained(self._policy_folder, local_files_only=True)
         self._pad_id = int(tokenizer.pad_token_id or 0)
         optimizer = torch.optim.AdamW(
-            self._scorer.parameters(), lr=self._config.lr, weight_decay=self._config.weight_decay
+            self._policy.trainable(), lr=self._config.lr, weight_decay=self._config.weight_decay
         )
         self._engine, *_ = deepspeed.initialize(
             model=self._scorer, optimizer=optimizer, config=deepspeed_config(self._config)
         )
         self._reference: torch.nn.Module | None = None
-        if self._loss.beta > 0:
+        if self._loss.beta > 0 and self._policy.adapter is None:
             frozen = load_policy(self._policy_folder, self._config.dtype)
             reference = CompletionScorer(frozen, self._temperature).to(self._device)
             self._reference = reference.eval().requires_grad_(requires_grad=False)
@@ -235,35 +243,33 @@ class DeepSpeedLearnerRank:
                 result[index] = logprobs[place, : len(rows[index].completion_ids)].tolist()
         return result
 
-    def publish(self, path: Path, version: int) -> PublishedWeights | None:
-        """Stream the policy's weights into a shared-memory file; only rank 0 writes it."""
-        tensors = self._full_tensors()
-        if self._place.rank == 0:
-            return publish_shared(tensors, path=path, version=version)
-        for _ in tensors:
-            pass  # takes part in gathering the shards
-        return None
+    def connect(self, target: SyncTarget) -> None:
+        """Get ready to publish; under nccl and ipc the rollout workers are met here."""
+        self._publisher = self._policy.publisher(target, rank=self._place.rank)
+
+    def publish(self, version: int) -> PublishedWeights | None:
+        """Publish the policy's weights; only rank 0 answers with a handle."""
+        return self._publisher.publish(version)
 
     def save(self, folder: Path) -> None:
         """Write the policy (Hugging Face form), DeepSpeed's state and this rank's random state."""
-        self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
+        self._engine.save_checkpoint(
+            str(folder),
+            tag="deepspeed",
+            save_latest=False,
+            exclude_frozen_parameters=self._policy.adapter is not None,
+        )
         states = {"cpu": torch.get_rng_state()}
         if self._device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state()
         torch.save(states, folder / f"rng-rank{self._place.rank}.pt")
-        tensors = {name: tensor.cpu().clone() for name, tensor in self._full_tensors()}
-        if self._place.rank == 0:
-            from transformers import AutoTokenizer
-
-            policy = folder / "policy"
-            self._scorer.model.save_pretrained(policy, state_dict=tensors)
-            AutoTokenizer.from_pretrained(
-                self._policy_folder, local_files_only=True
-            ).save_pretrained(policy)
+        self._policy.save(folder, rank=self._place.rank)
 
     def load(self, folder: Path) -> None:
         """Restore exactly what `save` wrote."""
-        self._engine.load_checkpoint(str(folder), tag="deepspeed")
+        # with an adapter the checkpoint lacks the frozen weights: they are there already
+        is_whole = self._policy.adapter is None
+        self._engine.load_checkpoint(str(folder), tag="deepspeed", load_module_strict=is_whole)
         states = torch.load(folder / f"rng-rank{self._place.rank}.pt", weights_only=True)
         torch.set_rng_state(states["cpu"])
         if self._device.type == "cuda":
@@ -279,13 +285,13 @@ class DeepSpeedLearnerRank:
 
     @torch.no_grad()
     def _reference_logprobs(self, padded: PaddedBatch) -> torch.Tensor | None:
-        if self._reference is None:
+        if self._loss.beta == 0:
             return None
+        if self._reference is None:
+            with self._policy.as_reference():
+                return self._engine(*_inputs(padded))
         logprobs: torch.Tensor = self._reference(*_inputs(padded))
         return logprobs
-
-    def _full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        return full_tensors(self._scorer.model, is_sharded=self._config.zero_stage == 3)
 
 
 def _inputs(batch: PaddedBatch) -> tuple[torch.Tensor, ...]:

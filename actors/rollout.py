@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from actors.engine_weights import EngineSync, WeightReceiver, engine_rank
+from actors.sync_config import Backend
 from c2s_rl.cells.parse import parse_cell
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import FrozenConfig
 from c2s_rl.errors import DataError
-from c2s_rl.grpo.roles import PublishedWeights, RolloutRequest
+from c2s_rl.grpo.roles import RolloutRequest
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.types import Completion, Group
 
@@ -48,7 +50,7 @@ class RolloutConfig(FrozenConfig):
     deadline_s: float = Field(1800.0, gt=0, description="Longest wait for one batch, seconds")
 
 
-class VLLMRolloutWorker:
+class VLLMRolloutWorker(WeightReceiver):
     """Samples groups; lives in its own process."""
 
     def __init__(
@@ -57,6 +59,7 @@ class VLLMRolloutWorker:
         vocabulary: Vocabulary,
         sampling: SamplingConfig,
         config: RolloutConfig,
+        sync: EngineSync,
     ) -> None:
         from vllm import LLM
         from vllm.config.weight_transfer import WeightTransferConfig
@@ -67,7 +70,9 @@ class VLLMRolloutWorker:
         is_cpu = config.num_gpus == 0
         self._vocabulary = vocabulary
         self._sampling = sampling
-        self._version = 0
+        self._sync = sync
+        has_adapters = sync.adapter_rank is not None
+        is_ours = sync.backend is Backend.SHARED_MEMORY
         self._llm = LLM(
             str(policy),
             dtype=config.dtype,
@@ -80,7 +85,12 @@ class VLLMRolloutWorker:
             max_num_seqs=config.max_num_seqs,
             gpu_memory_utilization=config.gpu_memory_utilization,
             logprobs_mode="processed_logprobs",
-            weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+            weight_transfer_config=WeightTransferConfig(
+                backend=BACKEND if is_ours else sync.backend.value
+            ),
+            enable_lora=has_adapters,
+            max_loras=sync.num_adapters,
+            max_lora_rank=engine_rank(sync.adapter_rank or 1),
         )
         self._tokenizer = self._llm.get_tokenizer()
         self._max_model_len = int(self._llm.llm_engine.model_config.max_model_len)
@@ -103,25 +113,12 @@ class VLLMRolloutWorker:
             [{"prompt_token_ids": list(ids)} for ids in prompt_ids],
             [self._params(request.seed) for request in requests],
             use_tqdm=False,
+            lora_request=self.adapter,
         )
         return [
             self._group(request, ids, output)
             for request, ids, output in zip(requests, prompt_ids, outputs, strict=True)
         ]
-
-    def update_weights(self, weights: PublishedWeights) -> None:
-        """Load a published version and forget what was cached under the former weights."""
-        info = {
-            "location": weights.location,
-            "num_bytes": weights.num_bytes,
-            "checksum": weights.checksum,
-            "tensors": [(t.name, t.dtype, list(t.shape), t.offset) for t in weights.tensors],
-        }
-        self._llm.collective_rpc("start_weight_update")
-        self._llm.collective_rpc("update_weights", kwargs={"update_info": info})
-        self._llm.collective_rpc("finish_weight_update")
-        self._llm.reset_prefix_cache()
-        self._version = weights.version
 
     def _encode(self, request: RolloutRequest) -> tuple[int, ...]:
         ids = tuple(self._tokenizer.encode(request.record.prompt, add_special_tokens=False))

@@ -1,5 +1,6 @@
 """Calling Ray actors: every wait has a deadline, every error keeps its own type and message."""
 
+import time
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -35,4 +36,31 @@ def wait_all(refs: Sequence["ObjectRef[T]"], *, deadline_s: float, peer: str) ->
         raise
     except RayActorError as error:
         raise StageError(f"{peer} must stay alive, got its death: {error}") from error
+    return results
+
+
+def wait_each(
+    refs: Sequence["ObjectRef[T]"], *, deadline_s: float, peers: Sequence[str]
+) -> list[T]:
+    """Wait for the results of calls to several peers, in order, naming the one that is late.
+
+    Args:
+        refs: What the calls returned.
+        deadline_s: Longest wait for all of them together, seconds.
+        peers: Who is waited for, one a call.
+
+    Raises:
+        DeadlineError: If one takes longer.
+        StageError: If a peer's process died.
+        C2SError: Whatever a peer raised, as it raised it.
+    """
+    end = time.monotonic() + deadline_s
+    results: list[T] = []
+    for ref, peer in zip(refs, peers, strict=True):
+        try:
+            results += wait_all([ref], deadline_s=max(0.0, end - time.monotonic()), peer=peer)
+        except DeadlineError as error:
+            raise DeadlineError(
+                f"{peer} must answer within {deadline_s:g} s, got no answer"
+            ) from error
     return results

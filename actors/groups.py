@@ -16,6 +16,7 @@ from ray.actor import ActorHandle
 from actors.calls import wait_all
 from actors.learner import LOOPBACK, NodeAddress, RankPlace, RankPlan, RankStats
 from actors.learner_config import LearnerConfig
+from actors.weight_publish import SyncTarget
 from c2s_rl.grpo.batch import rows_of
 from c2s_rl.grpo.loss import StepTotals
 from c2s_rl.grpo.loss_stats import loss_figures
@@ -53,7 +54,6 @@ class LearnerGroup:
         *,
         num_steps: int,
         max_tokens: int,
-        weights_path: Path,
     ) -> None:
         """Take the ranks.
 
@@ -62,13 +62,11 @@ class LearnerGroup:
             config: Of the learner.
             num_steps: Of the run, for the learning rate.
             max_tokens: Longest completion that is sampled.
-            weights_path: Where weights are published.
         """
         self._ranks = list(ranks)
         self._config = config
         self._rate = LearningRate(config, num_steps)
         self._max_tokens = max_tokens
-        self._weights_path = weights_path
 
     def start(self) -> str:
         """Let the ranks find each other and load the policy; return the node id of rank 0."""
@@ -87,6 +85,10 @@ class LearnerGroup:
             "start",
         )
         return first.node_id
+
+    def connect(self, target: SyncTarget) -> None:
+        """Tell the ranks where to publish to; the rollout workers must be up."""
+        self._wait([r.connect.remote(target) for r in self._ranks], "connect")
 
     def begin(self, plan: StepPlan) -> None:
         """Start an optimiser step on all ranks."""
@@ -151,9 +153,9 @@ class LearnerGroup:
         return PassPlanner(len(self._ranks), self._config.micro_batch_tokens)
 
     def publish(self, version: int) -> PublishedWeights:
-        """Make the current weights readable by rollout workers on rank 0's node."""
+        """Make the current weights readable by rollout workers."""
         handles: list[PublishedWeights] = self._wait(
-            [r.publish.remote(self._weights_path, version) for r in self._ranks], "publish"
+            [r.publish.remote(version) for r in self._ranks], "publish"
         )
         return handles[0]
 

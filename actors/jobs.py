@@ -197,6 +197,7 @@ def _align(run: RunConfig, console: Console) -> None:
                 rollout=run.rollout,
                 learner=run.learner,
                 reward_pool=run.reward_workers,
+                sync=run.sync,
                 output=output,
             )
         )

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from ray.actor import ActorHandle
 
 from actors.calls import wait_all
 from actors.engine_env import common_env, learner_env, num_cores, rollout_env
+from actors.engine_weights import EngineSync, engine_sync
 from actors.groups import LearnerGroup
 from actors.learner import DeepSpeedLearnerRank
 from actors.learner_config import LearnerConfig
@@ -19,6 +21,8 @@ from actors.reward import CompositeRewardWorker, RewardPoolConfig
 from actors.reward_pool import RewardPool
 from actors.rollout import RolloutConfig, VLLMRolloutWorker
 from actors.rollout_pool import RolloutPool
+from actors.sync_config import SyncConfig, choose_backend
+from actors.weight_publish import SyncTarget
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.errors import ConfigError
 from c2s_rl.grpo.sampling import SamplingConfig
@@ -30,15 +34,24 @@ from rewards.composite import RewardSpec
 logger = logging.getLogger(__name__)
 
 SHARED_MEMORY = Path("/dev/shm")
+# Learner and engines have their own devices.
+IS_COLOCATED = False
 
 
 @contextmanager
 def rollout_pool(
-    policy: Path, vocabulary: Vocabulary, sampling: SamplingConfig, config: RolloutConfig
+    policy: Path,
+    vocabulary: Vocabulary,
+    sampling: SamplingConfig,
+    config: RolloutConfig,
+    *,
+    sync: EngineSync | None = None,
 ) -> Iterator[RolloutPool]:
     """Start vLLM engines on a policy, and end them when the block does."""
+    sync = sync or EngineSync()
     actors = [
-        _start_rollout(policy, vocabulary, sampling, config) for _ in range(config.num_workers)
+        _start_rollout(policy, vocabulary, sampling, config, sync)
+        for _ in range(config.num_workers)
     ]
     try:
         wait_all(
@@ -46,7 +59,7 @@ def rollout_pool(
             deadline_s=config.deadline_s,
             peer="rollout workers (start)",
         )
-        yield RolloutPool(actors, deadline_s=config.deadline_s)
+        yield RolloutPool(actors, deadline_s=config.deadline_s, sync_deadline_s=sync.deadline_s)
     finally:
         _end(actors)
 
@@ -61,20 +74,22 @@ def align_workers(  # noqa: PLR0913 one argument a config section
     rollout: RolloutConfig,
     learner: LearnerConfig,
     reward_pool: RewardPoolConfig,
+    sync: SyncConfig,
     output: Path,
 ) -> Iterator[AlignWorkers]:
     """Start all actors of an alignment, side by side, and end them when the block does.
 
     Raises:
-        ConfigError: If a rollout worker is not on the node of learner rank 0, where the published
-            weights are.
+        ConfigError: If weights go through shared memory and a rollout worker is not on the node of
+            learner rank 0.
     """
+    engine = _engine_sync(sync, align, learner, rollout)
     engines = [
-        _start_rollout(policy, vocabulary, align.sampling, rollout)
+        _start_rollout(policy, vocabulary, align.sampling, rollout, engine)
         for _ in range(rollout.num_workers)
     ]
     ranks = [_start_rank(policy, vocabulary, align, learner) for _ in range(learner.num_workers)]
-    weights_path = _weights_path(output)
+    target = SyncTarget(_sync_folder(output), engine, sync.bucket_bytes, tuple(engines))
     pool = RewardPool(
         lambda: start_reward(rewards, vocabulary, reward_pool),
         reward_pool,
@@ -86,36 +101,58 @@ def align_workers(  # noqa: PLR0913 one argument a config section
             learner,
             num_steps=align.num_steps,
             max_tokens=align.sampling.max_tokens,
-            weights_path=weights_path,
         )
         node = group.start()
         nodes = wait_all(
-            [engine.node.remote() for engine in engines],
+            [actor.node.remote() for actor in engines],
             deadline_s=rollout.deadline_s,
             peer="rollout workers (start)",
         )
-        if set(nodes) != {node}:
+        if engine.is_local and set(nodes) != {node}:
             raise ConfigError(
                 "weights go through shared memory, so rollout workers must be on the node of "
                 f"learner rank 0 ({node}), got nodes {', '.join(nodes)}"
             )
+        group.connect(target)
         pool.ready()
-        yield AlignWorkers(RolloutPool(engines, deadline_s=rollout.deadline_s), pool, group)
+        rollouts = RolloutPool(
+            engines, deadline_s=rollout.deadline_s, sync_deadline_s=sync.deadline_s
+        )
+        yield AlignWorkers(rollouts, pool, group)
     finally:
         pool.close()
         _end([*engines, *ranks, *pool.workers])
-        weights_path.unlink(missing_ok=True)
+        shutil.rmtree(target.folder, ignore_errors=True)
 
 
-def _weights_path(output: Path) -> Path:
-    """One file a run folder: what a killed run leaves behind is overwritten by its successor."""
+def _engine_sync(
+    sync: SyncConfig, align: AlignConfig, learner: LearnerConfig, rollout: RolloutConfig
+) -> EngineSync:
+    backend = choose_backend(
+        sync,
+        learner_gpus=learner.num_gpus,
+        rollout_gpus=rollout.num_gpus,
+        is_colocated=IS_COLOCATED,
+    )
+    staleness = align.bound.max_versions if align.bound else 0
+    return engine_sync(
+        learner.lora, backend=backend, deadline_s=sync.deadline_s, staleness=staleness
+    )
+
+
+def _sync_folder(output: Path) -> Path:
+    """One folder a run: what a killed run leaves behind is overwritten by its successor."""
     folder = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
     key = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:16]
-    return folder / f"c2s-rl-{key}.weights"
+    return folder / f"c2s-rl-{key}"
 
 
 def _start_rollout(
-    policy: Path, vocabulary: Vocabulary, sampling: SamplingConfig, config: RolloutConfig
+    policy: Path,
+    vocabulary: Vocabulary,
+    sampling: SamplingConfig,
+    config: RolloutConfig,
+    sync: EngineSync,
 ) -> ActorHandle:
     env = rollout_env(
         config.num_threads or num_cores(),
@@ -125,7 +162,7 @@ def _start_rollout(
     remote = ray.remote(VLLMRolloutWorker).options(
         num_cpus=config.num_cpus, num_gpus=config.num_gpus, runtime_env={"env_vars": env}
     )
-    return remote.remote(policy.absolute(), vocabulary, sampling, config)
+    return remote.remote(policy.absolute(), vocabulary, sampling, config, sync)
 
 
 def _start_rank(

@@ -9,15 +9,17 @@ Shape suffixes: N completion tokens of a micro-batch.
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from actors.deepspeed_cpu import skip_shared_memory_op
 from actors.learner_config import LearnerConfig
-from actors.shared_weights import full_tensors, publish_shared
+from actors.learner_lora import TrainedPolicy
+from actors.weight_publish import SyncTarget
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.decoding.constraint import gene_trie_for
 from c2s_rl.grpo.loss import StepTotals
@@ -154,18 +156,23 @@ class DeepSpeedLearnerRank:
         self._pad_id = int(tokenizer.pad_token_id or 0)
         trie = gene_trie_for(tokenizer, self._vocabulary, self._sampling.genes)
         self._support = Support(trie, self._sampling.max_tokens) if trie else None
-        self._scorer = self._load_scorer()
+        self._policy = TrainedPolicy(
+            self._policy_folder,
+            self._config.dtype,
+            self._config.lora,
+            is_sharded=self._config.zero_stage == 3,
+        )
+        self._scorer = self._scorer_of(self._policy.model)
         optimizer = torch.optim.AdamW(
-            [p for p in self._scorer.parameters() if p.requires_grad],
-            lr=self._config.lr,
-            weight_decay=self._config.weight_decay,
+            self._policy.trainable(), lr=self._config.lr, weight_decay=self._config.weight_decay
         )
         self._engine, *_ = deepspeed.initialize(
             model=self._scorer, optimizer=optimizer, config=deepspeed_config(self._config)
         )
         if self._config.gradient_checkpointing:
-            checkpoint_layers(self._scorer.model)
-        self._reference = self._load_reference() if self._loss.beta > 0 else None
+            checkpoint_layers(self._policy.model)
+        has_reference = self._loss.beta > 0 and self._policy.adapter is None
+        self._reference = self._load_reference() if has_reference else None
 
     def begin(self, plan: RankPlan) -> None:
         """Start an optimiser step together with the other ranks."""
@@ -230,42 +237,39 @@ class DeepSpeedLearnerRank:
             rows += [scores_n.tolist() for scores_n in scores_N[: sum(lengths)].split(lengths)]
         return rows
 
-    def publish(self, path: Path, version: int) -> PublishedWeights | None:
-        """Stream the policy's weights into a shared-memory file; only rank 0 writes it."""
-        tensors = self._full_tensors()
-        if self._place.rank == 0:
-            return publish_shared(tensors, path=path, version=version)
-        for _ in tensors:
-            pass  # takes part in gathering the shards
-        return None
+    def connect(self, target: SyncTarget) -> None:
+        """Get ready to publish; under nccl and ipc the rollout workers are met here."""
+        self._publisher = self._policy.publisher(target, rank=self._place.rank)
+
+    def publish(self, version: int) -> PublishedWeights | None:
+        """Publish the policy's weights; only rank 0 answers with a handle."""
+        return self._publisher.publish(version)
 
     def save(self, folder: Path) -> None:
         """Write the policy (Hugging Face form), DeepSpeed's state and this rank's random state."""
-        self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
+        self._engine.save_checkpoint(
+            str(folder),
+            tag="deepspeed",
+            save_latest=False,
+            exclude_frozen_parameters=self._policy.adapter is not None,
+        )
         states = {"cpu": torch.get_rng_state()}
         if self._device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state()
         torch.save(states, folder / f"rng-rank{self._place.rank}.pt")
-        tensors = {name: tensor.cpu().clone() for name, tensor in self._full_tensors()}
-        if self._place.rank == 0:
-            from transformers import AutoTokenizer
-
-            policy = folder / "policy"
-            self._scorer.model.save_pretrained(policy, state_dict=tensors)
-            AutoTokenizer.from_pretrained(
-                self._policy_folder, local_files_only=True
-            ).save_pretrained(policy)
+        self._policy.save(folder, rank=self._place.rank)
 
     def load(self, folder: Path) -> None:
         """Restore exactly what `save` wrote."""
-        self._engine.load_checkpoint(str(folder), tag="deepspeed")
+        # with an adapter the checkpoint lacks the frozen weights: they are there already
+        is_whole = self._policy.adapter is None
+        self._engine.load_checkpoint(str(folder), tag="deepspeed", load_module_strict=is_whole)
         states = torch.load(folder / f"rng-rank{self._place.rank}.pt", weights_only=True)
         torch.set_rng_state(states["cpu"])
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(states["cuda"])
 
-    def _load_scorer(self) -> PackedScorer:
-        model = load_policy(self._policy_folder, self._config.dtype)
+    def _scorer_of(self, model: PreTrainedModel) -> PackedScorer:
         options = FusedOptions(
             temperature=self._sampling.temperature,
             with_entropy=self._loss.entropy_bonus > 0,
@@ -273,26 +277,27 @@ class DeepSpeedLearnerRank:
         # Evaluation mode: dropout would make the policy another one than the sampler's.
         return PackedScorer(model, options).eval()
 
-    def _load_reference(self) -> PackedScorer:
+    def _load_reference(self) -> torch.nn.Module:
         """Load the policy a second time, frozen; sharded like the policy under ZeRO-3."""
         import deepspeed
 
-        frozen = self._load_scorer().requires_grad_(requires_grad=False)
+        frozen = self._scorer_of(load_policy(self._policy_folder, self._config.dtype))
+        frozen.requires_grad_(requires_grad=False)
         if self._config.zero_stage < 3:
             return frozen.to(self._device)
-        config = deepspeed_config(self._config)
-        engine, *_ = deepspeed.initialize(model=frozen, config=config)
+        engine, *_ = deepspeed.initialize(model=frozen, config=deepspeed_config(self._config))
         return engine
 
     @torch.no_grad()
     def _reference_logprobs(self, micro: MicroBatch) -> torch.Tensor | None:
-        if self._reference is None:
+        if self._loss.beta == 0:
             return None
-        logprobs_N: torch.Tensor = self._reference(micro.inputs).logprobs_N
+        if self._reference is None:
+            with self._policy.as_reference():
+                logprobs_N: torch.Tensor = self._engine(micro.inputs).logprobs_N
+        else:
+            logprobs_N = self._reference(micro.inputs).logprobs_N
         return logprobs_N
 
     def _micro_batch(self, parts: MicroParts) -> MicroBatch:
         return MicroBatch.of(parts, pad_id=self._pad_id, support=self._support, device=self._device)
-
-    def _full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        return full_tensors(self._scorer.model, is_sharded=self._config.zero_stage == 3)

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from c2s_rl.config import FrozenConfig
+from c2s_rl.models.lora import LoraConfig
 
 
 class LearnerConfig(FrozenConfig):
@@ -16,6 +17,7 @@ class LearnerConfig(FrozenConfig):
     num_workers: int = Field(1, ge=1, description="Data-parallel ranks")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Policy precision")
+    lora: LoraConfig | None = Field(None, description="Train an adapter instead of every weight")
     lr: float = Field(1e-6, gt=0, description="Peak learning rate (AdamW)")
     lr_schedule: Literal["constant", "linear"] = Field(
         "constant", description="After warm-up: stay, or fall linearly to 0 at the last step"

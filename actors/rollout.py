@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from actors.engine_weights import EngineSync, WeightReceiver, engine_rank
 from actors.gene_requests import TRIE_KEY, processor_path
+from actors.sync_config import Backend
 from c2s_rl.cells.parse import parse_cell
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import FrozenConfig
 from c2s_rl.decoding.constraint import gene_trie_for
 from c2s_rl.errors import DataError
-from c2s_rl.grpo.roles import PublishedWeights, RolloutAnswer, RolloutRequest
+from c2s_rl.grpo.roles import RolloutAnswer, RolloutRequest
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.types import Completion, Group
 
@@ -55,7 +57,7 @@ class RolloutConfig(FrozenConfig):
     deadline_s: float = Field(1800.0, gt=0, description="Longest wait for one batch, seconds")
 
 
-class VLLMRolloutWorker:
+class VLLMRolloutWorker(WeightReceiver):
     """Samples groups; lives in its own process."""
 
     def __init__(
@@ -64,6 +66,7 @@ class VLLMRolloutWorker:
         vocabulary: Vocabulary,
         sampling: SamplingConfig,
         config: RolloutConfig,
+        sync: EngineSync,
     ) -> None:
         from transformers import AutoTokenizer
         from vllm import LLM
@@ -73,8 +76,10 @@ class VLLMRolloutWorker:
 
         register()
         is_cpu = config.num_gpus == 0
+        is_ours = sync.backend is Backend.SHARED_MEMORY
         self._vocabulary = vocabulary
         self._sampling = sampling
+        self._sync = sync
         self._keys = count()
         self._under_way: dict[str, tuple[RolloutRequest, tuple[int, ...]]] = {}
         tokenizer = AutoTokenizer.from_pretrained(policy, local_files_only=True)
@@ -96,12 +101,17 @@ class VLLMRolloutWorker:
             max_num_seqs=config.max_num_seqs,
             gpu_memory_utilization=config.gpu_memory_utilization,
             logprobs_mode="processed_logprobs",
-            weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+            weight_transfer_config=WeightTransferConfig(
+                backend=BACKEND if is_ours else sync.backend.value
+            ),
+            enable_lora=sync.adapter_rank is not None,
+            max_loras=sync.num_adapters,
+            max_lora_rank=engine_rank(sync.adapter_rank or 1),
             logits_processors=[processor_path()] if self._trie else None,
             additional_config={TRIE_KEY: str(trie_path)} if self._trie else {},
         )
         trie_folder.cleanup()  # the engine has read it
-        self._set_version(0)
+        self.set_version(0)
         self._tokenizer = self._llm.get_tokenizer()
         self._max_model_len = int(self._llm.llm_engine.model_config.max_model_len)
 
@@ -122,7 +132,10 @@ class VLLMRolloutWorker:
         for request, ids in zip(requests, prompt_ids, strict=True):
             key = str(next(self._keys))
             self._llm.llm_engine.add_request(
-                key, {"prompt_token_ids": list(ids)}, self._params(request.seed)
+                key,
+                {"prompt_token_ids": list(ids)},
+                self._params(request.seed),
+                lora_request=self.adapter,
             )
             self._under_way[key] = (request, ids)
 
@@ -152,27 +165,6 @@ class VLLMRolloutWorker:
         while self._under_way:
             groups |= {answer.ticket: answer.group for answer in self.advance(math.inf)}
         return [groups[i] for i in range(len(requests))]
-
-    def update_weights(self, weights: PublishedWeights) -> None:
-        """Load a published version and forget what was cached under the former weights.
-
-        What is being sampled keeps its tokens; the engine computes their keys and values anew.
-        """
-        info = {
-            "location": weights.location,
-            "num_bytes": weights.num_bytes,
-            "checksum": weights.checksum,
-            "tensors": [(t.name, t.dtype, list(t.shape), t.offset) for t in weights.tensors],
-        }
-        self._llm.collective_rpc("start_weight_update")
-        self._llm.collective_rpc("update_weights", kwargs={"update_info": info})
-        self._llm.collective_rpc("finish_weight_update")
-        self._llm.reset_prefix_cache(reset_running_requests=True)
-        self._set_version(weights.version)
-
-    def _set_version(self, version: int) -> None:
-        """Have the engine note by which weights it samples each token."""
-        self._llm.llm_engine.set_weight_version(str(version))
 
     def _encode(self, request: RolloutRequest) -> tuple[int, ...]:
         ids = tuple(self._tokenizer.encode(request.record.prompt, add_special_tokens=False))

@@ -13,7 +13,7 @@ import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
-from actors.calls import wait_all
+from actors.calls import wait_all, wait_each
 from c2s_rl.errors import DeadlineError
 from c2s_rl.grpo.roles import PublishedWeights, RolloutAnswer, RolloutRequest
 from c2s_rl.types import Group
@@ -25,9 +25,19 @@ SLICE_S = 0.2
 class RolloutPool:
     """Fills `RolloutWorker` with one or more vLLM actors."""
 
-    def __init__(self, workers: Sequence[ActorHandle], *, deadline_s: float) -> None:
+    def __init__(
+        self, workers: Sequence[ActorHandle], *, deadline_s: float, sync_deadline_s: float
+    ) -> None:
+        """Take the workers.
+
+        Args:
+            workers: With their engines up.
+            deadline_s: Longest time in which a worker finishes no group.
+            sync_deadline_s: Longest time for taking new weights.
+        """
         self._workers = list(workers)
         self._deadline_s = deadline_s
+        self._sync_deadline_s = sync_deadline_s
         self._num_sampling = [0] * len(self._workers)
         self._last_progress = [0.0] * len(self._workers)
         self._slices: dict[ObjectRef[list[RolloutAnswer]], int] = {}
@@ -80,10 +90,11 @@ class RolloutPool:
 
     def update_weights(self, weights: PublishedWeights) -> None:
         """Load a published version into every engine."""
-        wait_all(
+        what = f"taking weights version {weights.version}"
+        wait_each(
             [worker.update_weights.remote(weights) for worker in self._workers],
-            deadline_s=self._deadline_s,
-            peer="rollout workers (weight update)",
+            deadline_s=self._sync_deadline_s,
+            peers=[f"rollout worker {i} ({what})" for i in range(len(self._workers))],
         )
 
     def _keep_going(self) -> None:

@@ -14,6 +14,7 @@ from actors.learner_config import LearnerConfig
 from actors.reward import RewardPoolConfig
 from actors.rollout import RolloutConfig
 from actors.session import RayConfig
+from actors.sync_config import SyncConfig, choose_backend
 from c2s_rl.config import FrozenConfig, apply_overrides, load_yaml, validate
 from c2s_rl.errors import ConfigError
 from c2s_rl.pipeline.align import AlignConfig
@@ -46,6 +47,9 @@ class RunConfig(FrozenConfig):
     reward_workers: RewardPoolConfig = Field(
         default_factory=RewardPoolConfig, description="Reward workers"
     )
+    sync: SyncConfig = Field(
+        default_factory=SyncConfig, description="Weights from learner to rollout workers"
+    )
     evaluate: EvaluateConfig | None = Field(None, description="Metrics and report")
     ray: RayConfig = Field(default_factory=RayConfig, description="Which cluster")
 
@@ -74,6 +78,12 @@ class RunConfig(FrozenConfig):
                 "rollout.dtype and learner.dtype must be equal, for published weights keep theirs, "
                 f"got {self.rollout.dtype} and {self.learner.dtype}"
             )
+        choose_backend(
+            self.sync,
+            learner_gpus=self.learner.num_gpus,
+            rollout_gpus=self.rollout.num_gpus,
+            is_colocated=False,
+        )
         return self
 
     @model_validator(mode="after")

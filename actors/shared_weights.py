@@ -1,77 +1,293 @@
-"""The learner's side of the weight transfer: full tensors, gathered and written a layer at a time.
+"""Weights through shared memory: two slots, written in turns, read without copying.
 
-Needs torch and, for ZeRO-3 shards only, DeepSpeed; never vLLM, which patches model classes in the
-process that imports it.
+A slot is a file on a memory-backed file system: one page of header, then buckets of tensors. The
+writer takes the slot that the last reader does not hold, zeroes the header's generation, copies and
+sums up the tensors, and writes the new generation last. A reader holds a shared lock on the slot
+for as long as it uses views of it, compares generation and checksums, and gets tensors that are
+views of its mapping.
+
+Checksum: every 4 KiB page is summed up as 64-bit words modulo 2^64, and CRC-32 runs over the sums.
+That finds torn, stale, shifted and flipped data at memory speed, where CRC-32 over all bytes is
+several times slower than the copy that it guards; words that change places inside one page would
+pass.
+Needs torch and numpy; never vLLM, which patches model classes in the process that imports it, and
+never numba, which vLLM's process cannot stand.
 """
 
+import fcntl
+import mmap
+import os
+import struct
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from c2s_rl.grpo.roles import PublishedWeights, TensorSpec
+from actors.weight_source import NamedTensors, TensorMeta, WeightSource
+from c2s_rl.errors import DeadlineError, WeightSyncError
+from c2s_rl.grpo.roles import BucketSpec, PublishedWeights, TensorSpec
+from c2s_rl.models.policy import DTYPES
 
-ALIGNMENT = 16  # bytes; torch.frombuffer wants aligned offsets, and 16 suits every dtype
+PAGE = 4096
+ALIGNMENT = 64  # bytes; a cache line, and enough for every dtype
+HEADER = struct.Struct("<8sQQ")  # magic, generation (0 while it is written), version
+MAGIC = b"c2srlw02"
+# One unit of work for a thread: large against Python's overhead, small against the cache, so that
+# summing up finds the bytes there that were just copied.
+CHUNK = 256 * PAGE
+LOCK_POLL_S = 0.005
+NUM_SLOTS = 2
 
-
-def full_tensors(model: torch.nn.Module, *, is_sharded: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield (name, whole tensor) of every parameter; a tied parameter comes once.
-
-    Args:
-        model: The Hugging Face model inside the DeepSpeed engine.
-        is_sharded: Under ZeRO-3; then this is a collective that every rank must exhaust. A layer's
-            parameters are gathered together, and released before the next layer's.
-    """
-    if not is_sharded:
-        yield from model.named_parameters()
-        return
-    from deepspeed.runtime.zero import GatheredParameters
-
-    for layer in _layers(model):
-        with GatheredParameters([parameter for _, parameter in layer]):
-            yield from layer
+Bytes = npt.NDArray[np.uint8]
 
 
-def _layers(model: torch.nn.Module) -> list[list[tuple[str, torch.nn.Parameter]]]:
-    """Group parameters by decoder layer, told by the name up to its first number."""
-    layers: dict[str, list[tuple[str, torch.nn.Parameter]]] = {}
-    for name, parameter in model.named_parameters():
-        parts = name.split(".")
-        depth = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-        key = name if depth is None else ".".join(parts[: depth + 1])
-        layers.setdefault(key, []).append((name, parameter))
-    return list(layers.values())
+@dataclass(frozen=True)
+class SlotLayout:
+    """Where everything lies in a slot."""
+
+    buckets: tuple[BucketSpec, ...]
+    """With checksum 0: it is known only once the bucket is written."""
+    num_bytes: int
+    """Size of the file, header included."""
 
 
-def publish_shared(
-    tensors: Iterator[tuple[str, torch.Tensor]], *, path: Path, version: int
-) -> PublishedWeights:
-    """Write tensors one after the other into a shared-memory file.
+def plan_layout(buckets: Sequence[Sequence[TensorMeta]]) -> SlotLayout:
+    """Lay buckets out one after the other, each on whole pages."""
+    offset = PAGE
+    planned: list[BucketSpec] = []
+    for bucket in buckets:
+        start = offset
+        specs: list[TensorSpec] = []
+        for meta in bucket:
+            dtype = str(meta.dtype).removeprefix("torch.")
+            specs.append(TensorSpec(meta.name, dtype, meta.shape, offset))
+            offset = _up(offset + meta.num_bytes, ALIGNMENT)
+        offset = _up(offset, PAGE)
+        planned.append(BucketSpec(start, offset - start, 0, tuple(specs)))
+    return SlotLayout(tuple(planned), offset)
 
-    Args:
-        tensors: (Hugging Face name, full tensor) pairs; written in their own type.
-        path: The file, best on a memory-backed file system. It is replaced by rename, so a reader
-            that still maps the former version keeps it whole.
-        version: Optimiser steps behind these weights.
 
-    Returns:
-        The handle that rollout workers need.
-    """
-    specs: list[TensorSpec] = []
-    partial = path.with_name(path.name + ".partial")
-    offset = checksum = 0
-    with partial.open("wb") as file:
-        for name, tensor in tensors:
-            raw = tensor.detach().cpu().contiguous().view(torch.uint8).reshape(-1).numpy().data
-            dtype_name = str(tensor.dtype).removeprefix("torch.")
-            specs.append(TensorSpec(name, dtype_name, tuple(tensor.shape), offset))
-            file.write(raw)
-            checksum = zlib.crc32(raw, checksum)
-            offset += len(raw)
-            padding = bytes(-offset % ALIGNMENT)
-            file.write(padding)
-            checksum = zlib.crc32(padding, checksum)
-            offset += len(padding)
-    partial.replace(path)
-    return PublishedWeights(version, str(path), offset, checksum, tuple(specs))
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def page_sums(pages: Bytes) -> npt.NDArray[np.uint64]:
+    """Sum up whole pages as little-endian 64-bit words; one sum a page, modulo 2^64."""
+    words = pages.view(np.uint64).reshape(-1, PAGE // 8)
+    sums: npt.NDArray[np.uint64] = np.add.reduce(words, axis=1)
+    return sums
+
+
+class SharedWriter:
+    """The learner's side: publishes into two slots in turns."""
+
+    def __init__(self, folder: Path, *, deadline_s: float, num_threads: int) -> None:
+        """Start with empty slots.
+
+        Args:
+            folder: On a memory-backed file system; its slots are replaced.
+            deadline_s: Longest wait for a reader to let go of a slot.
+            num_threads: Copy and sum up in this many threads.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._paths = [folder / f"slot-{index}" for index in range(NUM_SLOTS)]
+        for path in self._paths:
+            # A new file, not a new content: a reader of the former one keeps it whole.
+            path.unlink(missing_ok=True)
+        self._deadline_s = deadline_s
+        self._pool = ThreadPoolExecutor(num_threads)
+        self._mappings: dict[Path, Bytes] = {}
+        self._generation = 0
+
+    def publish(self, source: WeightSource, version: int) -> PublishedWeights:
+        """Write one version.
+
+        Raises:
+            DeadlineError: If a reader still holds the slot of the version before the last.
+            WeightSyncError: If shared memory is full.
+        """
+        self._generation += 1
+        path = self._paths[self._generation % NUM_SLOTS]
+        layout = plan_layout(source.bucket_metadata())
+        content = self._mapping(path, layout.num_bytes)
+        buckets: list[BucketSpec] = []
+        with _locked(path, fcntl.LOCK_EX, self._deadline_s):
+            HEADER.pack_into(content, 0, MAGIC, 0, version)
+            for spec, tensors in zip(layout.buckets, source.buckets(), strict=True):
+                checksum = self._write(content, spec, tensors)
+                buckets.append(BucketSpec(spec.offset, spec.num_bytes, checksum, spec.tensors))
+            HEADER.pack_into(content, 0, MAGIC, self._generation, version)
+        return PublishedWeights(
+            version, str(path), generation=self._generation, buckets=tuple(buckets)
+        )
+
+    def _write(self, content: Bytes, spec: BucketSpec, tensors: NamedTensors) -> int:
+        """Copy a bucket and return its checksum."""
+        sources = [
+            (tensor_spec.offset, _bytes_of(tensor))
+            for tensor_spec, (_, tensor) in zip(spec.tensors, tensors, strict=True)
+        ]
+
+        def write_chunk(start: int) -> npt.NDArray[np.uint64]:
+            stop = min(start + CHUNK, spec.offset + spec.num_bytes)
+            for offset, raw in sources:
+                first, last = max(start, offset), min(stop, offset + len(raw))
+                if first < last:
+                    content[first:last] = raw[first - offset : last - offset]
+            return page_sums(content[start:stop])
+
+        starts = range(spec.offset, spec.offset + spec.num_bytes, CHUNK)
+        return _crc(list(self._pool.map(write_chunk, starts)))
+
+    def _mapping(self, path: Path, num_bytes: int) -> Bytes:
+        if path in self._mappings:
+            return self._mappings[path]
+        with path.open("w+b") as file:
+            try:
+                # A file that only claims its size would kill the writer when memory runs out.
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            except OSError as error:
+                path.unlink()
+                raise WeightSyncError(
+                    f"shared memory must hold {NUM_SLOTS} copies of the weights, got {error} for "
+                    f"{num_bytes / 2**20:.0f} MiB in {path.parent}"
+                ) from error
+            self._mappings[path] = np.frombuffer(mmap.mmap(file.fileno(), 0), dtype=np.uint8)
+        return self._mappings[path]
+
+
+def _bytes_of(tensor: torch.Tensor) -> Bytes:
+    # Flat first: torch cannot reinterpret a tensor without dimensions.
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    raw: Bytes = flat.view(torch.uint8).numpy()
+    return raw
+
+
+def _crc(sums: Sequence[npt.NDArray[np.uint64]]) -> int:
+    return zlib.crc32(np.concatenate(sums).tobytes())
+
+
+class SharedReader:
+    """The rollout worker's side; keeps its mappings, for building one costs as much as reading."""
+
+    def __init__(self, *, deadline_s: float, num_threads: int) -> None:
+        self._deadline_s = deadline_s
+        self._pool = ThreadPoolExecutor(num_threads)
+        self._mappings: dict[str, tuple[int, Bytes]] = {}
+        self._held = ExitStack()
+
+    def acquire(
+        self, location: str, generation: int, buckets: Sequence[BucketSpec]
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Check a published version and give its tensors.
+
+        The slot is held until `release`; what was held before is let go.
+
+        Args:
+            location: Path of the slot.
+            generation: What its header must say.
+            buckets: Its layout.
+
+        Returns:
+            (name, tensor) pairs; views of the slot, valid until `release`.
+
+        Raises:
+            DeadlineError: If the writer does not let go of the slot.
+            WeightSyncError: If the slot holds another generation or its bytes were altered.
+        """
+        self.release()
+        self._held.enter_context(_locked(Path(location), fcntl.LOCK_SH, self._deadline_s))
+        try:
+            content = self._mapping(location)
+            self._check(content, location, generation, buckets)
+        except WeightSyncError:
+            self.release()
+            raise
+        return _views(content, buckets)
+
+    def release(self) -> None:
+        """Let the writer have the slot again; views of it must not be used any more."""
+        self._held.close()
+
+    def _check(
+        self, content: Bytes, location: str, generation: int, buckets: Sequence[BucketSpec]
+    ) -> None:
+        num_bytes = max((b.offset + b.num_bytes for b in buckets), default=PAGE)
+        magic, found, _version = HEADER.unpack_from(content)
+        if magic != MAGIC or len(content) < num_bytes or found != generation:
+            raise WeightSyncError(
+                f"published weights must be generation {generation} in {num_bytes} bytes, got "
+                f"generation {found} in {len(content)} bytes in {location}"
+            )
+        for index, bucket in enumerate(buckets):
+            stop = bucket.offset + bucket.num_bytes
+            parts = [
+                content[start : min(start + CHUNK, stop)]
+                for start in range(bucket.offset, stop, CHUNK)
+            ]
+            checksum = _crc(list(self._pool.map(page_sums, parts)))
+            if checksum != bucket.checksum:
+                raise WeightSyncError(
+                    "published weights must arrive unaltered: expected checksum "
+                    f"{bucket.checksum} of bucket {index}, got {checksum} in {location}"
+                )
+
+    def _mapping(self, location: str) -> Bytes:
+        inode = Path(location).stat().st_ino
+        if location not in self._mappings or self._mappings[location][0] != inode:
+            with Path(location).open("rb") as file:
+                # Copy-on-write: torch wants writable memory, the slot stays as it is. Pages that
+                # nobody writes to show what the writer puts into the slot later; one that was
+                # written to would not, and the checksum finds it.
+                buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._mappings[location] = (inode, np.frombuffer(buffer, dtype=np.uint8))
+        return self._mappings[location][1]
+
+
+def _views(content: Bytes, buckets: Sequence[BucketSpec]) -> Iterator[tuple[str, torch.Tensor]]:
+    for bucket in buckets:
+        for spec in bucket.tensors:
+            dtype = DTYPES[spec.dtype]
+            num_bytes = torch.Size(spec.shape).numel() * dtype.itemsize
+            raw = torch.from_numpy(content[spec.offset : spec.offset + num_bytes])
+            yield spec.name, raw.view(dtype).reshape(spec.shape)
+
+
+@contextmanager
+def _locked(path: Path, kind: int, deadline_s: float) -> Iterator[None]:
+    """Hold a lock on a slot; the kernel drops it when its holder dies."""
+    with path.open("rb") as file:
+        end = time.monotonic() + deadline_s
+        while True:
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise DeadlineError(
+                        f"{_other_side(kind)} must let go of {path} within {deadline_s:g} s, got "
+                        f"it held by process {_holders(path) or 'unknown'}"
+                    ) from None
+                time.sleep(LOCK_POLL_S)
+        yield
+
+
+def _other_side(kind: int) -> str:
+    return "rollout workers" if kind == fcntl.LOCK_EX else "the learner"
+
+
+def _holders(path: Path) -> str:
+    """Process ids that hold a lock on a file, from the kernel's list of locks."""
+    locks = Path("/proc/locks")
+    lines = locks.read_text(encoding="utf-8").splitlines() if locks.is_file() else []
+    inode = str(path.stat().st_ino)
+    # "1: FLOCK ADVISORY WRITE <pid> <major>:<minor>:<inode> 0 EOF"
+    fields = [line.split() for line in lines]
+    return ", ".join(f[4] for f in fields if len(f) > 5 and f[5].split(":")[-1] == inode)

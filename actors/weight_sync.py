@@ -1,15 +1,11 @@
-"""Weights from the learner into running vLLM engines, without a restart.
+"""vLLM's receiving side of the shared-memory transport, a weight-transfer engine of our own.
 
-vLLM's receiving side of the shared-memory transport: every engine maps the file that the learner
-published (`actors/shared_weights.py`) and reloads it through vLLM's weight-transfer API. Rollout
-workers must run on the learner's node. Left out: nccl and ipc between GPUs, and LoRA adapters.
+Every engine maps the slot that the learner published (`actors/shared_weights.py`) and reloads it
+through vLLM's weight-transfer API, without a restart. nccl and ipc are vLLM's own engines; adapters
+do not come this way (`actors/engine_weights.py`).
 """
 
-import mmap
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from vllm.distributed.weight_transfer.base import (
@@ -19,15 +15,17 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-from c2s_rl.errors import WeightSyncError
-from c2s_rl.models.policy import DTYPES
+from actors.shared_weights import SharedReader
+from c2s_rl.grpo.roles import BucketSpec, PublishedWeights, TensorSpec
 
 BACKEND = "c2s_shared_memory"
 
 
 @dataclass
 class SharedMemoryInitInfo(WeightTransferInitInfo):
-    """Nothing has to be agreed on before the first transfer."""
+    """Nothing has to be agreed on before the first transfer but how long to wait."""
+
+    deadline_s: float
 
 
 @dataclass
@@ -35,19 +33,51 @@ class SharedMemoryUpdateInfo(WeightTransferUpdateInfo):
     """One published version, as plain values (vLLM sends it between processes)."""
 
     location: str
-    num_bytes: int
-    checksum: int
-    tensors: list[tuple[str, str, list[int], int]]
+    generation: int
+    buckets: list[tuple[int, int, int, list[tuple[str, str, list[int], int]]]]
+
+
+def update_info(weights: PublishedWeights) -> dict[str, object]:
+    """Spell a published version out as the fields of `SharedMemoryUpdateInfo`."""
+    return {
+        "location": weights.location,
+        "generation": weights.generation,
+        "buckets": [
+            (
+                bucket.offset,
+                bucket.num_bytes,
+                bucket.checksum,
+                [(t.name, t.dtype, list(t.shape), t.offset) for t in bucket.tensors],
+            )
+            for bucket in weights.buckets
+        ],
+    }
+
+
+def bucket_specs(info: SharedMemoryUpdateInfo) -> list[BucketSpec]:
+    """Read the layout back from plain values."""
+    return [
+        BucketSpec(
+            offset,
+            num_bytes,
+            checksum,
+            tuple(TensorSpec(name, dtype, tuple(shape), at) for name, dtype, shape, at in tensors),
+        )
+        for offset, num_bytes, checksum, tensors in info.buckets
+    ]
 
 
 class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemoryUpdateInfo]):
-    """vLLM's receiving side: maps the file and loads it in checkpoint format."""
+    """Maps the slot and loads it in checkpoint format."""
 
     init_info_cls = SharedMemoryInitInfo
     update_info_cls = SharedMemoryUpdateInfo
 
     def init_transfer_engine(self, init_info: SharedMemoryInitInfo) -> None:
-        """Need no rendezvous: the file's name comes with every update."""
+        """Keep the deadline; the slot's name comes with every update."""
+        self._reader = SharedReader(
+            deadline_s=init_info.deadline_s, num_threads=torch.get_num_threads()
+        )
 
     def start_weight_update(self) -> None:
         """Put the layers back into the form that checkpoint weights are loaded into."""
@@ -62,10 +92,17 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
     def receive_weights(self, update_info: SharedMemoryUpdateInfo) -> None:
         """Check the bytes and load every tensor.
 
+        The slot stays ours until the update is finished: vLLM keeps the tensors of a layer that is
+        not complete yet.
+
         Raises:
             WeightSyncError: If the bytes are not those that were published.
+            DeadlineError: If the learner is still writing them.
         """
-        self.model.load_weights(read_shared(update_info))
+        tensors = self._reader.acquire(
+            update_info.location, update_info.generation, bucket_specs(update_info)
+        )
+        self.model.load_weights(tensors)
 
     def finish_weight_update(self) -> None:
         """Bring the layers back into kernel form."""
@@ -73,9 +110,11 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
 
         finalize_layerwise_reload(self.model, self.model_config)
         repack_tied_head(self.model)
+        self._reader.release()
 
     def shutdown(self) -> None:
-        """Hold nothing between updates."""
+        """Hold nothing any more."""
+        self._reader.release()
 
 
 def repack_tied_head(model: torch.nn.Module) -> None:
@@ -90,27 +129,6 @@ def repack_tied_head(model: torch.nn.Module) -> None:
     head = model.get_submodule("lm_head") if "lm_head" in dict(model.named_children()) else None
     if head is not None and current_platform.is_cpu():
         dispatch_cpu_unquantized_gemm(head, remove_weight=False)
-
-
-def read_shared(info: SharedMemoryUpdateInfo) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield (name, tensor) of a published version; tensors are copies, safe to keep.
-
-    Raises:
-        WeightSyncError: If size or checksum differ from what was published.
-    """
-    with Path(info.location).open("rb") as file:
-        # a private copy-on-write mapping: torch wants writable memory, the file stays as it is
-        buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    if len(buffer) != info.num_bytes or zlib.crc32(buffer) != info.checksum:
-        raise WeightSyncError(
-            f"published weights must arrive unaltered: expected {info.num_bytes} bytes with "
-            f"checksum {info.checksum}, got {len(buffer)} bytes with {zlib.crc32(buffer)} "
-            f"in {info.location}"
-        )
-    for name, dtype_name, shape, offset in info.tensors:
-        count = int(torch.Size(shape).numel())
-        view = torch.frombuffer(buffer, dtype=DTYPES[dtype_name], count=count, offset=offset)
-        yield name, view.reshape(shape).clone()
 
 
 def register() -> None:

@@ -90,7 +90,7 @@ class FakeLearner:
         self.calls = []
 
     def publish(self, version):
-        return PublishedWeights(version, repr(self.weight), 0, 0, ())
+        return PublishedWeights(version, repr(self.weight))
 
     def logprobs(self, groups):
         return [[[-self.weight] * len(c.token_ids_T) for c in g.completions_G] for g in groups]

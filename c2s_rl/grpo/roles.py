@@ -5,6 +5,7 @@ Shape suffixes: G completions of one prompt, P prompts.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +34,17 @@ class RolloutAnswer:
     """All its samples."""
 
 
+class WeightsForm(StrEnum):
+    """What a published version consists of, and so how a rollout worker takes it."""
+
+    SHARED_MEMORY = "shared_memory"
+    """Whole weights in a mapped file of this machine."""
+    ADAPTER = "adapter"
+    """A folder with a LoRA adapter; the frozen weights are the engine's own."""
+    DELIVERED = "delivered"
+    """The engines hold the weights already: they were sent to while the learner published."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """Where one named tensor lies in the published weights."""
@@ -44,7 +56,21 @@ class TensorSpec:
     shape: tuple[int, ...]
     """Full (ungathered) shape."""
     offset: int
-    """Byte offset in the published buffer."""
+    """Byte offset in the published file."""
+
+
+@dataclass(frozen=True)
+class BucketSpec:
+    """Whole layers that were gathered, written and are checked together."""
+
+    offset: int
+    """Byte offset in the published file."""
+    num_bytes: int
+    """Size, padding included."""
+    checksum: int
+    """Of those bytes; the receiver compares it before it loads anything."""
+    tensors: tuple[TensorSpec, ...]
+    """In the learner's parameter order."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +80,13 @@ class PublishedWeights:
     version: int
     """Optimiser steps behind these weights."""
     location: str
-    """Where the transport finds them; for shared memory the path of the mapped file."""
-    num_bytes: int
-    """Size of the buffer."""
-    checksum: int
-    """CRC-32 of the buffer; the receiver compares it before it loads anything."""
-    tensors: tuple[TensorSpec, ...]
-    """Layout, in the learner's parameter order."""
+    """Path of the mapped file or of the adapter's folder; empty for delivered weights."""
+    form: WeightsForm = WeightsForm.SHARED_MEMORY
+    """What is at the location."""
+    generation: int = 0
+    """Counts the publications of one learner; the mapped file must say the same number."""
+    buckets: tuple[BucketSpec, ...] = ()
+    """Layout of the mapped file; empty for the other forms."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class LoraConfig(FrozenConfig):
     sync: Literal["adapter", "merged"] = Field(
         "adapter",
         description="What rollout workers get: the adapter alone, as a new one for each version, "
-        "or whole weights with the adapter merged in (more bytes, but plain matrices in the engine)",
+        "or whole weights with the adapter merged in (more bytes, plain matrices in the engine)",
     )
 
     @field_validator("target_modules")
@@ -120,7 +120,7 @@ def add_adapter(
         # float32 masters.
         adapted: PeftModel = peft.get_peft_model(model, settings, autocast_adapter_dtype=False)
     if is_checkpointed:
-        model.enable_input_require_grads()
+        model.enable_input_require_grads()  # type: ignore[no-untyped-call]
     return adapted
 
 

@@ -171,9 +171,11 @@ def run(
                 on_step(StepReport(loop.step - 1, config.num_steps, figures))
             if loop.step % config.save_every == 0 or loop.step == config.num_steps:
                 loop.save(checkpoints)
-    last = checkpoints / f"step-{config.num_steps:05d}" / "policy"
-    with atomic_folder(final) as folder:
-        shutil.copytree(last, folder, dirs_exist_ok=True)
+    last = checkpoints / f"step-{config.num_steps:05d}"
+    for name in ("adapter", "policy"):  # an adapter only where one was trained
+        if (last / name).is_dir():
+            with atomic_folder(output / name) as folder:
+                shutil.copytree(last / name, folder, dirs_exist_ok=True)
     return final
 
 

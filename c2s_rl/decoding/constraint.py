@@ -129,7 +129,8 @@ def gene_trie_for(
         raise DataError(f"a policy's tokenizer must have an end token, got {tokenizer.eos_token!r}")
 
     def encode(texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
+        ids: list[list[int]] = encoded["input_ids"]
         return ids
 
     trie = GeneTrie.build(
@@ -139,14 +140,13 @@ def gene_trie_for(
         min_genes=constraint.min_genes,
         max_genes=constraint.max_genes,
     )
-    for start in range(0, len(symbols), CHECKED_GENES):
-        written = list(symbols[start : start + CHECKED_GENES])
-        (ids,) = encode(["".join(f" {symbol}" for symbol in written)])
+    cuts = [symbols[i : i + CHECKED_GENES] for i in range(0, len(symbols), CHECKED_GENES)]
+    for cut, ids in zip(cuts, encode([" " + " ".join(cut) for cut in cuts]), strict=True):
         read = str(tokenizer.decode(ids)).split()
-        if read != written:
-            broken = [pair for pair in zip(written, read, strict=False) if pair[0] != pair[1]]
+        if read != list(cut):
+            broken = [pair for pair in zip(cut, read, strict=False) if pair[0] != pair[1]]
             raise DataError(
                 "the gene trie needs a tokenizer that reads back every symbol, got "
-                f"{broken[0][1] if broken else read!r} for {broken[0][0] if broken else written!r}"
+                f"{(broken[0][1] if broken else read)!r} for {(broken[0][0] if broken else cut)!r}"
             )
     return trie

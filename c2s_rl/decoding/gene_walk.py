@@ -76,9 +76,12 @@ class GeneWalk:
         self._trie = trie
         self._tables = trie.tables
         self._node = ROOT
+        self._start = ROOT  # first node of the open gene
         self._used: dict[int, int] = {}  # node to used genes at or below; absent: none
         self._spent: set[int] = set()  # nodes whose own gene is used
+        self._thinned: set[int] = set()  # nodes with a child that has no unused gene left
         self._has_unused_R = np.ones(len(self._tables.start_R), dtype=np.bool_)
+        self._unused_starts = self._tables.start_R  # those of start_R that have an unused gene
         self._end = np.array([trie.eos_id], dtype=np.int64)
         self._longest = self._tables.height[ROOT]
         self.max_tokens = max_tokens
@@ -126,6 +129,7 @@ class GeneWalk:
             self._close()
             self.is_done = token == self._trie.eos_id
             self._node = ROOT if self.is_done else self._tables.child[ROOT, token]
+            self._start = self._node
         self.num_tokens += 1
 
     def _num_unused(self, node: int) -> int:
@@ -145,36 +149,27 @@ class GeneWalk:
         if start is None or num_genes >= self._trie.max_genes:
             return False
         fits = self._tables.height[start] < self.max_tokens - self.num_tokens
-        return fits and self._num_unused(start) > (start == self._start_node())
+        return fits and self._num_unused(start) > (start == self._start)
 
     def _going_on(self) -> TokenArray:
         tables = self._tables
         if self._node == ROOT:
             return tables.start_R[:0]
-        children = range(tables.first_child[self._node], tables.first_child[self._node + 1])
-        if self._node not in self._used:
-            return tables.token_M[children.start : children.stop]
-        return tables.token_M[[child for child in children if self._num_unused(child)]]
+        first, stop = tables.first_child[self._node], tables.first_child[self._node + 1]
+        if self._node not in self._thinned:
+            return tables.token_M[first:stop]
+        return tables.token_M[[child for child in range(first, stop) if self._num_unused(child)]]
 
     def _starts(self) -> TokenArray:
         """First tokens of the genes that may come after the open one."""
-        is_free_R = self._has_unused_R
-        open_start = self._start_node()
-        if open_start != ROOT and self._num_unused(open_start) == 1:
-            # the open gene is the last one with its first token
-            is_free_R = is_free_R.copy()
-            is_free_R[open_start - 1] = False
         num_left = self.max_tokens - self.num_tokens
-        if num_left <= self._longest:
-            is_free_R = is_free_R & (self._tables.height_R < num_left)
+        is_last = self._start != ROOT and self._num_unused(self._start) == 1
+        if num_left > self._longest and not is_last:
+            return self._unused_starts
+        is_free_R = self._has_unused_R & (self._tables.height_R < num_left)
+        if is_last:  # the open gene is the last one with its first token
+            is_free_R[self._start - 1] = False
         return self._tables.start_R[is_free_R]
-
-    def _start_node(self) -> int:
-        """Return the first node of the open gene; the root if none is open."""
-        node, parent = self._node, self._tables.parent
-        while node != ROOT and parent[node] != ROOT:
-            node = parent[node]
-        return node
 
     def _close(self) -> None:
         """Count the open gene as used."""
@@ -185,9 +180,13 @@ class GeneWalk:
         node = self._node
         while node != ROOT:
             self._used[node] = self._used.get(node, 0) + 1
-            start, node = node, self._tables.parent[node]
-        if not self._num_unused(start):
-            self._has_unused_R[start - 1] = False
+            parent = self._tables.parent[node]
+            if not self._num_unused(node):
+                self._thinned.add(parent)
+            node = parent
+        if not self._num_unused(self._start):
+            self._has_unused_R[self._start - 1] = False
+            self._unused_starts = self._tables.start_R[self._has_unused_R]
 
     def _forbidden(self, token: int) -> DataError:
         path: list[int] = []

@@ -15,6 +15,7 @@ from c2s_rl.pipeline.align import AlignConfig, AlignWorkers, run
 from c2s_rl.runlog import read_metrics
 from tests.fakes import FakeLearner, FakeReward, FakeRollout, make_record
 
+OFF_POLICY = {"sampling_logprobs": "rollout"}
 RECORDS = [make_record(f"p{i}") for i in range(5)]
 
 
@@ -155,7 +156,7 @@ def test_the_learner_starts_before_the_last_group_is_sampled(tmp_path):
 @pytest.mark.parametrize("on_sync", ["finish", "keep"])
 def test_an_asynchronous_run_lags_within_bounds_and_reports_it(tmp_path, on_excess, on_sync):
     staleness = {"max_versions": 2, "on_excess": on_excess, "on_sync": on_sync}
-    align(tmp_path, num_steps=8, mode="async", staleness=staleness)
+    align(tmp_path, num_steps=8, mode="async", staleness=staleness, loss=OFF_POLICY)
     metrics = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["staleness_max"] for line in metrics[:3]] == [0.0, 0.0, 0.0]
     assert max(line["staleness_max"] for line in metrics) == 2.0
@@ -171,7 +172,12 @@ def test_an_asynchronous_run_lags_within_bounds_and_reports_it(tmp_path, on_exce
 
 
 def test_an_asynchronous_run_that_was_stopped_uses_every_prompt_once(tmp_path):
-    changes = {"mode": "async", "staleness": {"on_excess": "drop"}, "num_steps": 5}
+    changes = {
+        "mode": "async",
+        "staleness": {"on_excess": "drop"},
+        "loss": OFF_POLICY,
+        "num_steps": 5,
+    }
     stopped = FakeLearner()
     stopped.stop_at = 3
     with pytest.raises(KeyboardInterrupt):
@@ -198,8 +204,15 @@ def test_a_failed_group_leaves_the_normaliser_as_planned(tmp_path):
     ("changes", "message"),
     [
         ({"staleness": {}}, "staleness must be given with mode=async only, got mode=sync"),
-        ({"mode": "async", "streaming": False}, "streaming must be true with mode=async"),
-        ({"mode": "async", "refill_zero_variance": 3}, r"must be 0 with mode=async.*got 3"),
+        (
+            {"mode": "async", "loss": OFF_POLICY, "streaming": False},
+            "streaming must be true with mode=async",
+        ),
+        ({"mode": "async"}, "mode=async must correct for stale completions.*got neither"),
+        (
+            {"mode": "async", "loss": OFF_POLICY, "refill_zero_variance": 3},
+            r"must be 0 with mode=async.*got 3",
+        ),
     ],
 )
 def test_modes_that_do_not_fit_are_refused(changes, message):

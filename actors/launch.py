@@ -68,7 +68,7 @@ def align_workers(  # noqa: PLR0913 one argument a config section
         _start_rollout(policy, vocabulary, align.sampling, rollout)
         for _ in range(rollout.num_workers)
     ]
-    ranks = [_start_rank(policy, align, learner) for _ in range(learner.num_workers)]
+    ranks = [_start_rank(policy, vocabulary, align, learner) for _ in range(learner.num_workers)]
     weights_path = _weights_path(output)
     pool = RewardPool(lambda: start_reward(rewards, vocabulary, reward_pool), reward_pool)
     try:
@@ -112,13 +112,15 @@ def _start_rollout(
     return remote.remote(policy.absolute(), vocabulary, sampling, config)
 
 
-def _start_rank(policy: Path, align: AlignConfig, config: LearnerConfig) -> ActorHandle:
+def _start_rank(
+    policy: Path, vocabulary: Vocabulary, align: AlignConfig, config: LearnerConfig
+) -> ActorHandle:
     num_threads = config.num_threads or max(1, num_cores() // config.num_workers)
     env = learner_env(num_threads, is_cpu=config.num_gpus == 0)
     remote = ray.remote(DeepSpeedLearnerRank).options(
         num_cpus=config.num_cpus, num_gpus=config.num_gpus, runtime_env={"env_vars": env}
     )
-    return remote.remote(policy.absolute(), config, align.loss, align.sampling.temperature)
+    return remote.remote(policy.absolute(), config, align.loss, align.sampling, vocabulary)
 
 
 def start_reward(

@@ -19,10 +19,14 @@ from pydantic import Field
 
 from actors.deepspeed_cpu import skip_shared_memory_op
 from actors.shared_weights import full_tensors, publish_shared
+from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import FrozenConfig
+from c2s_rl.decoding.constraint import gene_trie_for
 from c2s_rl.grpo.batch import PaddedBatch, Row, micro_batches, pad_rows
+from c2s_rl.grpo.gene_masks import allowed_columns
 from c2s_rl.grpo.loss import LossConfig, grpo_loss
 from c2s_rl.grpo.roles import PublishedWeights
+from c2s_rl.grpo.sampling import SamplingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -124,13 +128,15 @@ class DeepSpeedLearnerRank:
         policy: Path,
         config: LearnerConfig,
         loss: LossConfig,
-        temperature: float,
+        sampling: SamplingConfig,
+        vocabulary: Vocabulary,
     ) -> None:
         self._config = config
         self._loss = loss
         self._device = torch.device("cuda" if config.num_gpus > 0 else "cpu")
         self._policy_folder = policy
-        self._temperature = temperature
+        self._sampling = sampling
+        self._vocabulary = vocabulary
 
     def address(self) -> NodeAddress:
         """Tell where this process runs and a port that is free there."""
@@ -166,9 +172,10 @@ class DeepSpeedLearnerRank:
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
         model = load_policy(self._policy_folder, self._config.dtype)
         # Evaluation mode: dropout would make the policy another one than the sampler's.
-        self._scorer = CompletionScorer(model, self._temperature).eval()
+        self._scorer = CompletionScorer(model, self._sampling.temperature).eval()
         tokenizer = AutoTokenizer.from_pretrained(self._policy_folder, local_files_only=True)
         self._pad_id = int(tokenizer.pad_token_id or 0)
+        self._trie = gene_trie_for(tokenizer, self._vocabulary, self._sampling.genes)
         optimizer = torch.optim.AdamW(
             self._scorer.parameters(), lr=self._config.lr, weight_decay=self._config.weight_decay
         )
@@ -178,7 +185,7 @@ class DeepSpeedLearnerRank:
         self._reference: torch.nn.Module | None = None
         if self._loss.beta > 0:
             frozen = load_policy(self._policy_folder, self._config.dtype)
-            reference = CompletionScorer(frozen, self._temperature).to(self._device)
+            reference = CompletionScorer(frozen, self._sampling.temperature).to(self._device)
             self._reference = reference.eval().requires_grad_(requires_grad=False)
 
     def learn(self, batch: RankBatch) -> RankStats:
@@ -191,15 +198,15 @@ class DeepSpeedLearnerRank:
         sums: dict[str, float] = {}
         mismatch_max = 0.0
         for index, cut in enumerate(cuts):
-            padded = self._pad([batch.rows[i] for i in cut])
+            inputs, padded = self._inputs([batch.rows[i] for i in cut])
             self._engine.set_gradient_accumulation_boundary(index == len(cuts) - 1)
-            policy_logprobs = self._engine(*_inputs(padded))
+            policy_logprobs = self._engine(*inputs)
             terms = grpo_loss(
                 self._loss,
                 policy_logprobs_B_T=policy_logprobs,
                 # one update a batch: the policy before it is the policy at sampling
                 sampling_logprobs_B_T=policy_logprobs.detach(),
-                reference_logprobs_B_T=self._reference_logprobs(padded),
+                reference_logprobs_B_T=self._reference_logprobs(inputs),
                 advantages_B=padded.advantages_B,
                 mask_B_T=padded.mask_B_T,
                 num_completions=batch.num_completions,
@@ -229,8 +236,8 @@ class DeepSpeedLearnerRank:
         result: list[list[float]] = [[] for _ in rows]
         cuts = micro_batches(rows, self._config.micro_batch_tokens)
         for cut in cuts + [[] for _ in range(num_micro_batches - len(cuts))]:
-            padded = self._pad([rows[i] for i in cut])
-            logprobs = self._engine(*_inputs(padded)).float().cpu()
+            inputs, _ = self._inputs([rows[i] for i in cut])
+            logprobs = self._engine(*inputs).float().cpu()
             for place, index in enumerate(cut):
                 result[index] = logprobs[place, : len(rows[index].completion_ids)].tolist()
         return result
@@ -269,6 +276,22 @@ class DeepSpeedLearnerRank:
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(states["cuda"])
 
+    def _inputs(self, rows: list[Row]) -> tuple[tuple[torch.Tensor, ...], PaddedBatch]:
+        """Pad rows, and put together what the scorer takes of them."""
+        padded = self._pad(rows)
+        inputs = (
+            padded.input_ids_B_L,
+            padded.attention_mask_B_L,
+            padded.prompt_lengths_B,
+            padded.completion_ids_B_T,
+        )
+        if self._trie is not None and rows:
+            completions = [row.completion_ids for row in rows]
+            allowed = allowed_columns(self._trie, completions, max_tokens=self._sampling.max_tokens)
+            columns = torch.from_numpy(self._trie.columns_U)
+            inputs += (columns.to(self._device), allowed.to(self._device))
+        return inputs, padded
+
     def _pad(self, rows: list[Row]) -> PaddedBatch:
         if rows:
             return pad_rows(rows, self._pad_id).to(self._device)
@@ -278,20 +301,11 @@ class DeepSpeedLearnerRank:
         return padded
 
     @torch.no_grad()
-    def _reference_logprobs(self, padded: PaddedBatch) -> torch.Tensor | None:
+    def _reference_logprobs(self, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
         if self._reference is None:
             return None
-        logprobs: torch.Tensor = self._reference(*_inputs(padded))
+        logprobs: torch.Tensor = self._reference(*inputs)
         return logprobs
 
     def _full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         return full_tensors(self._scorer.model, is_sharded=self._config.zero_stage == 3)
-
-
-def _inputs(batch: PaddedBatch) -> tuple[torch.Tensor, ...]:
-    return (
-        batch.input_ids_B_L,
-        batch.attention_mask_B_L,
-        batch.prompt_lengths_B,
-        batch.completion_ids_B_T,
-    )

@@ -1,6 +1,7 @@
 """A causal language model as the learner sees it: completions in, log-probabilities out.
 
-Shape suffixes: B rows, L prompt + completion tokens, T completion tokens, V vocabulary.
+Shape suffixes: B rows, L prompt + completion tokens, T completion tokens, V vocabulary, U token ids
+that may ever be sampled.
 """
 
 from pathlib import Path
@@ -31,17 +32,22 @@ class CompletionScorer(nn.Module):
         attention_mask_B_L: torch.Tensor,
         prompt_lengths_B: torch.Tensor,
         completion_ids_B_T: torch.Tensor,
+        columns_U: torch.Tensor | None = None,
+        allowed_B_T_U: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Score the completion tokens of padded rows.
 
-        log p(token) under softmax(logits / temperature), in float32 whatever the model's type: the
-        same processed distribution that the sampler draws from.
+        log p(token) under softmax(logits / temperature) over the allowed tokens, in float32
+        whatever the model's type: the same processed distribution that the sampler draws from.
 
         Args:
             input_ids_B_L: [B, L] prompt then completion, right-padded.
             attention_mask_B_L: [B, L] 1 for tokens, 0 for padding.
             prompt_lengths_B: [B] where each row's completion starts.
             completion_ids_B_T: [B, T] the completions again, right-padded with any valid id.
+            columns_U: [U] token ids that may ever be sampled; None allows every token everywhere.
+            allowed_B_T_U: [B, T, U] bool, which of these might have been each token; all True for
+                padding.
 
         Returns:
             [B, T] natural-log probabilities; padded entries hold finite numbers without meaning.
@@ -64,6 +70,8 @@ class CompletionScorer(nn.Module):
         rows_B_1 = torch.arange(len(positions_B_T), device=kept.device).unsqueeze(1)
         logits_B_T_V = logits_B_K_V[rows_B_1, positions_B_T].float() / self.temperature
         chosen_B_T = logits_B_T_V.gather(2, completion_ids_B_T.unsqueeze(2)).squeeze(2)
+        if columns_U is not None and allowed_B_T_U is not None:
+            logits_B_T_V = logits_B_T_V[:, :, columns_U].masked_fill(~allowed_B_T_U, -torch.inf)
         logprobs_B_T: torch.Tensor = chosen_B_T - torch.logsumexp(logits_B_T_V, dim=2)
         return logprobs_B_T
 

@@ -1,5 +1,7 @@
 """Completion log-probabilities of padded rows."""
 
+import math
+
 import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -52,6 +54,27 @@ def test_padded_rows_score_like_each_row_alone(model, temperature):
             ]
             assert scored[index, : len(alone)].tolist() == pytest.approx(alone, abs=1e-5)
     assert torch.isfinite(scored).all()
+
+
+def test_only_allowed_tokens_share_the_probability():
+    model = _models()[1].eval()
+    row = Row((5, 6), (9, 3), (0.0,) * 2, 0.0)
+    batch = pad_rows([row], pad_id=0)
+    # token 0 was one of 3, 9, 20; token 1 had no choice
+    allowed = torch.tensor([[[True, True, True], [True, False, False]]])
+    with torch.no_grad():
+        scored = CompletionScorer(model, 0.5)(
+            batch.input_ids_B_L,
+            batch.attention_mask_B_L,
+            batch.prompt_lengths_B,
+            batch.completion_ids_B_T,
+            torch.tensor([3, 9, 20]),
+            allowed,
+        )
+        logits = model(torch.tensor([[5, 6, 9, 3]])).logits[0, 1] / 0.5
+    odds = {token: logits[token].exp().item() for token in (3, 9, 20)}
+    expected = math.log(odds[9] / sum(odds.values()))
+    assert scored[0].tolist() == pytest.approx([expected, 0.0], abs=1e-5)
 
 
 def test_folder_without_a_model_is_named(tmp_path):

@@ -21,6 +21,8 @@ from c2s_rl.models.prompt_layout import SharedPromptLayout
 CACHED_MASKS = 4
 
 Index = torch.Tensor
+ScoreMod = Callable[[torch.Tensor, Index, Index, Index, Index], torch.Tensor]
+Attend = Callable[..., torch.Tensor]
 
 
 def flex_prompt_attention(
@@ -36,22 +38,24 @@ def flex_prompt_attention(
     Returns:
         [1, H, L, E].
     """
-    softcap = rule.softcap
-
-    def cap(score: torch.Tensor, _b: Index, _h: Index, _q: Index, _k: Index) -> torch.Tensor:
-        return softcap * torch.tanh(score / softcap)
-
     attend = _compiled_attention() if query_1_H_L_E.is_cuda else flex_attention
-    out: torch.Tensor = attend(
+    out: torch.Tensor = attend(  # type: ignore[operator]
         query_1_H_L_E,
         key_1_K_L_E,
         value_1_K_L_E,
-        score_mod=None if softcap is None else cap,
+        score_mod=None if rule.softcap is None else _cap(rule.softcap),
         block_mask=block_mask(layout, rule.window, query_1_H_L_E.device),
         scale=rule.scale,
         enable_gqa=query_1_H_L_E.shape[1] != key_1_K_L_E.shape[1],
     )
     return out
+
+
+def _cap(softcap: float) -> ScoreMod:
+    def cap(score: torch.Tensor, _b: Index, _h: Index, _q: Index, _k: Index) -> torch.Tensor:
+        return softcap * torch.tanh(score / softcap)
+
+    return cap
 
 
 @lru_cache(maxsize=CACHED_MASKS)
@@ -65,16 +69,18 @@ def block_mask(layout: SharedPromptLayout, window: int | None, device: torch.dev
         # completion -1 is the prompt; it lies before its completions, so `key <= query` is enough
         own = (completion_L[key] < 0) | (completion_L[key] == completion_L[query])
         near = position_L[query] - position_L[key] < reach
-        return (part_L[key] == part_L[query]) & own & (key <= query) & near
+        seen: torch.Tensor = (part_L[key] == part_L[query]) & own & (key <= query) & near
+        return seen
 
-    build = torch.compile(create_block_mask) if device.type == "cuda" else create_block_mask
+    build: Callable[..., BlockMask] = create_block_mask
+    if device.type == "cuda":
+        build = torch.compile(create_block_mask)
     length = layout.num_tokens
-    mask: BlockMask = build(is_seen, None, None, length, length, device=device)
-    return mask
+    return build(is_seen, None, None, length, length, device=device)
 
 
 @cache
-def _compiled_attention() -> Callable[..., torch.Tensor]:
+def _compiled_attention() -> Attend:
     """Compiled once a process; rows differ in length, so shapes stay dynamic."""
-    compiled: Callable[..., torch.Tensor] = torch.compile(flex_attention, dynamic=True)
+    compiled: Attend = torch.compile(flex_attention, dynamic=True)
     return compiled

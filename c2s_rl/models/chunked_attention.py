@@ -88,7 +88,7 @@ def _scores(
     if block.rule.softcap is not None:
         scores.div_(block.rule.softcap).tanh_().mul_(block.rule.softcap)
     if chunk.hidden_Q_J is not None:
-        per_head = scores.unflatten(2, (-1, len(chunk.hidden_Q_J)))
+        per_head = torch.unflatten(scores, 2, (-1, len(chunk.hidden_Q_J)))
         per_head.masked_fill_(chunk.hidden_Q_J, -torch.inf)
     return scores
 
@@ -126,10 +126,10 @@ def _hidden(
 
 def _fold(x_B_H_Q_E: torch.Tensor, num_key_heads: int) -> torch.Tensor:
     """Lay the query heads of one key-value head behind one another: [B, K, R*Q, E], float32."""
-    return x_B_H_Q_E.float().unflatten(1, (num_key_heads, -1)).flatten(2, 3)
+    return torch.unflatten(x_B_H_Q_E.float(), 1, (num_key_heads, -1)).flatten(2, 3)
 
 
 def _unfold(x_B_K_RQ_E: torch.Tensor, num_heads: int) -> torch.Tensor:
     """Undo `_fold`: [B, H, Q, E]."""
     key_heads = x_B_K_RQ_E.shape[1]
-    return x_B_K_RQ_E.unflatten(2, (num_heads // key_heads, -1)).flatten(1, 2)
+    return torch.unflatten(x_B_K_RQ_E, 2, (num_heads // key_heads, -1)).flatten(1, 2)

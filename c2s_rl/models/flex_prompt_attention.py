@@ -21,6 +21,7 @@ from c2s_rl.models.prompt_layout import SharedPromptLayout
 CACHED_MASKS = 4
 
 Index = torch.Tensor
+ScoreChange = Callable[[torch.Tensor, Index, Index, Index, Index], torch.Tensor]
 
 
 def flex_prompt_attention(
@@ -36,17 +37,14 @@ def flex_prompt_attention(
     Returns:
         [1, H, L, E].
     """
-    softcap = rule.softcap
-
-    def cap(score: torch.Tensor, _b: Index, _h: Index, _q: Index, _k: Index) -> torch.Tensor:
-        return softcap * torch.tanh(score / softcap)
-
-    attend = _compiled_attention() if query_1_H_L_E.is_cuda else flex_attention
+    attend: Callable[..., torch.Tensor] = flex_attention
+    if query_1_H_L_E.is_cuda:
+        attend = _compiled_attention()
     out: torch.Tensor = attend(
         query_1_H_L_E,
         key_1_K_L_E,
         value_1_K_L_E,
-        score_mod=None if softcap is None else cap,
+        score_mod=None if rule.softcap is None else _capping(rule.softcap),
         block_mask=block_mask(layout, rule.window, query_1_H_L_E.device),
         scale=rule.scale,
         enable_gqa=query_1_H_L_E.shape[1] != key_1_K_L_E.shape[1],
@@ -65,12 +63,20 @@ def block_mask(layout: SharedPromptLayout, window: int | None, device: torch.dev
         # completion -1 is the prompt; it lies before its completions, so `key <= query` is enough
         own = (completion_L[key] < 0) | (completion_L[key] == completion_L[query])
         near = position_L[query] - position_L[key] < reach
-        return (part_L[key] == part_L[query]) & own & (key <= query) & near
+        seen: torch.Tensor = (part_L[key] == part_L[query]) & own & (key <= query) & near
+        return seen
 
     build = torch.compile(create_block_mask) if device.type == "cuda" else create_block_mask
     length = layout.num_tokens
     mask: BlockMask = build(is_seen, None, None, length, length, device=device)
     return mask
+
+
+def _capping(softcap: float) -> ScoreChange:
+    def cap(score: torch.Tensor, _b: Index, _h: Index, _q: Index, _k: Index) -> torch.Tensor:
+        return softcap * torch.tanh(score / softcap)
+
+    return cap
 
 
 @cache

@@ -131,7 +131,7 @@ def piecewise_attention(
     Returns:
         [1, H, L, E], with memory in the order [1, L, H, E].
     """
-    out: torch.Tensor = _Piecewise.apply(
+    out: torch.Tensor = _Piecewise.apply(  # type: ignore[no-untyped-call]
         query_1_H_L_E, key_1_K_L_E, value_1_K_L_E, layout, rule, kernel
     )
     return out
@@ -177,7 +177,7 @@ class _Piecewise(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(
         ctx: _Context, grad_out: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None, None]:
@@ -246,4 +246,4 @@ def _keys(piece: Piece, x_1_H_L: torch.Tensor) -> torch.Tensor:
 def _sequences(x_1_H_L: torch.Tensor, start: int, count: int, length: int) -> torch.Tensor:
     """View `count` sequences that lie behind one another as a batch: [count, H, length, ...]."""
     flat = x_1_H_L[0, :, start : start + count * length]
-    return flat.unflatten(1, (count, length)).transpose(0, 1)
+    return torch.unflatten(flat, 1, (count, length)).transpose(0, 1)

@@ -30,13 +30,13 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from actors.engine_env import common_env, num_cores
-from actors.learner import LearnerConfig
 from tests.benchmarks.harness import Figures, Result, in_turns, report
 
 MODULE = "tests.benchmarks.learner"
 SIDES = ("c2s_rl", "padded", "padded_kept")
 ROUNDS = 2
 PASSES = 2
+MICRO_BATCH_TOKENS = 8192  # the learner's default
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 
@@ -184,8 +184,7 @@ def prepare_c2s_rl(case: Case, data: Data, model: GPTNeoXForCausalLM) -> Callabl
 
 def fastest_padded(case: Case, data: Data, model: GPTNeoXForCausalLM, *, is_kept: bool) -> int:
     """Rows of the micro-batch that takes least time."""
-    budget = LearnerConfig.model_fields["micro_batch_tokens"].default
-    most = min(case.group, max(1, budget // (case.prompt + case.completion)))
+    most = min(case.group, max(1, MICRO_BATCH_TOKENS // (case.prompt + case.completion)))
     seconds = {}
     for rows in sorted({1, min(4, most), most}):
         work = prepare_padded(case, data, model, rows=rows, is_kept=is_kept)

@@ -30,7 +30,8 @@ import torch
 from actors.deepspeed_cpu import skip_shared_memory_op
 skip_shared_memory_op()
 import deepspeed
-from actors.learner import LearnerConfig, deepspeed_config
+from actors.learner import deepspeed_config
+from actors.learner_config import LearnerConfig
 from actors.learner_lora import TrainedPolicy
 from c2s_rl.models.lora import LoraConfig
 

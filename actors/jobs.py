@@ -176,7 +176,7 @@ def _sft(run: RunConfig, console: Console) -> None:
 
 
 def _align(run: RunConfig, console: Console) -> None:
-    from actors.launch import align_workers
+    from actors.launch import AlignSections, align_workers
     from actors.session import ray_session
     from c2s_rl.pipeline import align
 
@@ -192,12 +192,15 @@ def _align(run: RunConfig, console: Console) -> None:
             align_workers(
                 start_policy(run),
                 prompts.vocabulary,
-                align=config,
-                rewards=run.rewards,
-                rollout=run.rollout,
-                learner=run.learner,
-                reward_pool=run.reward_workers,
-                sync=run.sync,
+                AlignSections(
+                    align=config,
+                    rewards=run.rewards,
+                    rollout=run.rollout,
+                    learner=run.learner,
+                    reward_workers=run.reward_workers,
+                    sync=run.sync,
+                    placement=run.placement,
+                ),
                 output=output,
             )
         )

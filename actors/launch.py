@@ -5,18 +5,21 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray
 from ray.actor import ActorHandle
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.calls import wait_all
 from actors.engine_env import common_env, learner_env, num_cores, rollout_env
 from actors.engine_weights import EngineSync, engine_sync
 from actors.groups import LearnerGroup
 from actors.learner import DeepSpeedLearnerRank
 from actors.learner_config import LearnerConfig
+from actors.placement import PlacementConfig, Seat, plan_seating, reserve, shares_gpus
 from actors.reward import CompositeRewardWorker, RewardPoolConfig
 from actors.reward_pool import RewardPool
 from actors.rollout import RolloutConfig, VLLMRolloutWorker
@@ -27,15 +30,11 @@ from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.errors import ConfigError
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.pipeline.align import AlignConfig, AlignWorkers
-from rewards import reward_class
-from rewards.base import RewardScope
-from rewards.composite import RewardSpec
+from rewards.composite import RewardSpec, is_per_condition
 
 logger = logging.getLogger(__name__)
 
 SHARED_MEMORY = Path("/dev/shm")
-# Learner and engines have their own devices.
-IS_COLOCATED = False
 
 
 @contextmanager
@@ -49,94 +48,126 @@ def rollout_pool(
 ) -> Iterator[RolloutPool]:
     """Start vLLM engines on a policy, and end them when the block does."""
     sync = sync or EngineSync()
+    env = _rollout_env(config, config.num_threads or num_cores())
+    remote = ray.remote(VLLMRolloutWorker).options(
+        num_cpus=config.num_cpus, num_gpus=config.num_gpus, runtime_env={"env_vars": env}
+    )
     actors = [
-        _start_rollout(policy, vocabulary, sampling, config, sync)
+        remote.remote(policy.absolute(), vocabulary, sampling, config, sync)
         for _ in range(config.num_workers)
     ]
     try:
-        wait_all(
-            [actor.node.remote() for actor in actors],
-            deadline_s=config.deadline_s,
-            peer="rollout workers (start)",
-        )
-        yield RolloutPool(actors, deadline_s=config.deadline_s, sync_deadline_s=sync.deadline_s)
+        pool = RolloutPool(actors, deadline_s=config.deadline_s, sync_deadline_s=sync.deadline_s)
+        pool.start()
+        yield pool
     finally:
         _end(actors)
 
 
+@dataclass(frozen=True)
+class AlignSections:
+    """The sections of a run's file that its workers are made from."""
+
+    align: AlignConfig
+    rewards: tuple[RewardSpec, ...]
+    rollout: RolloutConfig
+    learner: LearnerConfig
+    reward_workers: RewardPoolConfig
+    sync: SyncConfig
+    placement: PlacementConfig
+
+
 @contextmanager
-def align_workers(  # noqa: PLR0913 one argument a config section
-    policy: Path,
-    vocabulary: Vocabulary,
-    *,
-    align: AlignConfig,
-    rewards: Sequence[RewardSpec],
-    rollout: RolloutConfig,
-    learner: LearnerConfig,
-    reward_pool: RewardPoolConfig,
-    sync: SyncConfig,
-    output: Path,
+def align_workers(
+    policy: Path, vocabulary: Vocabulary, sections: AlignSections, *, output: Path
 ) -> Iterator[AlignWorkers]:
     """Start all actors of an alignment, side by side, and end them when the block does.
 
+    Args:
+        policy: Folder of the policy that is aligned.
+        vocabulary: Gene symbols of the prompts.
+        sections: How many workers of which kind, and where.
+        output: The run's folder.
+
     Raises:
-        ConfigError: If weights go through shared memory and a rollout worker is not on the node of
-            learner rank 0.
+        ConfigError: If the workers do not fit where they are placed, or if weights go through
+            shared memory and a rollout worker is not on the node of learner rank 0.
     """
-    engine = _engine_sync(sync, align, learner, rollout)
-    engines = [
-        _start_rollout(policy, vocabulary, align.sampling, rollout, engine)
-        for _ in range(rollout.num_workers)
-    ]
-    ranks = [_start_rank(policy, vocabulary, align, learner) for _ in range(learner.num_workers)]
-    target = SyncTarget(_sync_folder(output), engine, sync.bucket_bytes, tuple(engines))
+    placement = sections.placement
+    seating = plan_seating(placement, sections.rollout, sections.learner, num_cores=num_cores())
+    sync = _engine_sync(sections)
+    with (
+        reserve(seating, is_one_node=sync.is_local, deadline_s=placement.deadline_s) as room,
+        _reward_pool(vocabulary, sections) as reward_pool,
+        ExitStack() as stack,
+    ):
+        engines = [
+            _start_engine(policy, vocabulary, sections, sync, _at(room, seat))
+            for seat in seating.engines
+        ]
+        stack.callback(_end, engines)
+        ranks = [
+            _start_rank(policy, vocabulary, sections, _at(room, seat)) for seat in seating.ranks
+        ]
+        stack.callback(_end, ranks)
+        target = SyncTarget(_sync_folder(output), sync, sections.sync.bucket_bytes, tuple(engines))
+        stack.callback(shutil.rmtree, target.folder, ignore_errors=True)
+        learner = LearnerGroup(
+            ranks,
+            sections.learner,
+            num_steps=sections.align.num_steps,
+            max_tokens=sections.align.sampling.max_tokens,
+        )
+        rollout_pool = RolloutPool(
+            engines,
+            deadline_s=sections.rollout.deadline_s,
+            sync_deadline_s=sections.sync.deadline_s,
+            can_sleep=placement.sleep,
+        )
+        _wait_for_start(rollout_pool, learner, sync)
+        learner.connect(target)
+        reward_pool.ready()
+        yield AlignWorkers(rollout_pool, reward_pool, learner)
+
+
+def _wait_for_start(rollout: RolloutPool, learner: LearnerGroup, sync: EngineSync) -> None:
+    node = learner.start()
+    nodes = rollout.start()
+    if sync.is_local and set(nodes) != {node}:
+        raise ConfigError(
+            "weights go through shared memory, so rollout workers must be on the node of "
+            f"learner rank 0 ({node}), got nodes {', '.join(nodes)}"
+        )
+
+
+@contextmanager
+def _reward_pool(vocabulary: Vocabulary, sections: AlignSections) -> Iterator[RewardPool]:
     pool = RewardPool(
-        lambda: start_reward(rewards, vocabulary, reward_pool),
-        reward_pool,
-        is_per_condition=is_per_condition(rewards),
+        lambda: start_reward(sections.rewards, vocabulary, sections.reward_workers),
+        sections.reward_workers,
+        is_per_condition=is_per_condition(sections.rewards),
     )
     try:
-        group = LearnerGroup(
-            ranks,
-            learner,
-            num_steps=align.num_steps,
-            max_tokens=align.sampling.max_tokens,
-        )
-        node = group.start()
-        nodes = wait_all(
-            [actor.node.remote() for actor in engines],
-            deadline_s=rollout.deadline_s,
-            peer="rollout workers (start)",
-        )
-        if engine.is_local and set(nodes) != {node}:
-            raise ConfigError(
-                "weights go through shared memory, so rollout workers must be on the node of "
-                f"learner rank 0 ({node}), got nodes {', '.join(nodes)}"
-            )
-        group.connect(target)
-        pool.ready()
-        rollouts = RolloutPool(
-            engines, deadline_s=rollout.deadline_s, sync_deadline_s=sync.deadline_s
-        )
-        yield AlignWorkers(rollouts, pool, group)
+        yield pool
     finally:
         pool.close()
-        _end([*engines, *ranks, *pool.workers])
-        shutil.rmtree(target.folder, ignore_errors=True)
+        _end(pool.workers)
 
 
-def _engine_sync(
-    sync: SyncConfig, align: AlignConfig, learner: LearnerConfig, rollout: RolloutConfig
-) -> EngineSync:
+def _engine_sync(sections: AlignSections) -> EngineSync:
+    sync, learner, rollout = sections.sync, sections.learner, sections.rollout
     backend = choose_backend(
         sync,
         learner_gpus=learner.num_gpus,
         rollout_gpus=rollout.num_gpus,
-        is_colocated=IS_COLOCATED,
+        is_colocated=shares_gpus(sections.placement, rollout, learner),
     )
-    staleness = align.bound.max_versions if align.bound else 0
+    bound = sections.align.bound
     return engine_sync(
-        learner.lora, backend=backend, deadline_s=sync.deadline_s, staleness=staleness
+        learner.lora,
+        backend=backend,
+        deadline_s=sync.deadline_s,
+        staleness=bound.max_versions if bound else 0,
     )
 
 
@@ -147,31 +178,55 @@ def _sync_folder(output: Path) -> Path:
     return folder / f"c2s-rl-{key}"
 
 
-def _start_rollout(
+@dataclass(frozen=True)
+class Place:
+    """A seat in a placement group that exists."""
+
+    strategy: PlacementGroupSchedulingStrategy
+    num_threads: int
+
+
+def _at(room: PlacementGroup, seat: Seat) -> Place:
+    return Place(PlacementGroupSchedulingStrategy(room, seat.bundle), seat.num_threads)
+
+
+def _start_engine(
     policy: Path,
     vocabulary: Vocabulary,
-    sampling: SamplingConfig,
-    config: RolloutConfig,
+    sections: AlignSections,
     sync: EngineSync,
+    place: Place,
 ) -> ActorHandle:
-    env = rollout_env(
-        config.num_threads or num_cores(),
-        is_cpu=config.num_gpus == 0,
-        kv_cache_gib=config.kv_cache_gib,
-    )
+    config = sections.rollout
     remote = ray.remote(VLLMRolloutWorker).options(
-        num_cpus=config.num_cpus, num_gpus=config.num_gpus, runtime_env={"env_vars": env}
+        num_cpus=config.num_cpus,
+        num_gpus=config.num_gpus,
+        runtime_env={"env_vars": _rollout_env(config, place.num_threads)},
+        scheduling_strategy=place.strategy,
     )
-    return remote.remote(policy.absolute(), vocabulary, sampling, config, sync)
+    return remote.remote(
+        policy.absolute(),
+        vocabulary,
+        sections.align.sampling,
+        config,
+        sync,
+        can_sleep=sections.placement.sleep,
+    )
+
+
+def _rollout_env(config: RolloutConfig, num_threads: int) -> dict[str, str]:
+    return rollout_env(num_threads, is_cpu=config.num_gpus == 0, kv_cache_gib=config.kv_cache_gib)
 
 
 def _start_rank(
-    policy: Path, vocabulary: Vocabulary, align: AlignConfig, config: LearnerConfig
+    policy: Path, vocabulary: Vocabulary, sections: AlignSections, place: Place
 ) -> ActorHandle:
-    num_threads = config.num_threads or max(1, num_cores() // config.num_workers)
-    env = learner_env(num_threads, is_cpu=config.num_gpus == 0)
+    config, align = sections.learner, sections.align
     remote = ray.remote(DeepSpeedLearnerRank).options(
-        num_cpus=config.num_cpus, num_gpus=config.num_gpus, runtime_env={"env_vars": env}
+        num_cpus=config.num_cpus,
+        num_gpus=config.num_gpus,
+        runtime_env={"env_vars": learner_env(place.num_threads, is_cpu=config.num_gpus == 0)},
+        scheduling_strategy=place.strategy,
     )
     return remote.remote(
         policy.absolute(), vocabulary, config=config, loss=align.loss, sampling=align.sampling
@@ -188,11 +243,6 @@ def start_reward(
         runtime_env={"env_vars": common_env(1)},
     )
     return remote.remote(tuple(specs), vocabulary)
-
-
-def is_per_condition(specs: Sequence[RewardSpec]) -> bool:
-    """Whether a reward of the run compares all groups of a step that share a condition."""
-    return any(reward_class(spec.name).scope is RewardScope.CONDITION for spec in specs)
 
 
 def _end(actors: Sequence[ActorHandle]) -> None:

@@ -17,6 +17,9 @@ class RewardPoolConfig(FrozenConfig):
     num_cpus: float = Field(1.0, ge=0, description="Ray CPUs a worker reserves")
     num_gpus: float = Field(0.0, ge=0, description="Ray GPUs a worker reserves, fractions allowed")
     max_retries: int = Field(1, ge=0, description="Further tries for a group whose reward failed")
+    start_deadline_s: float = Field(
+        600.0, gt=0, description="Longest wait for the plug-ins of all workers to be loaded"
+    )
     deadline_s: float = Field(
         300.0, gt=0, description="Longest wait for one call; then the worker is replaced"
     )

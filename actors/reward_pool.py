@@ -55,7 +55,7 @@ class RewardPool:
         """Wait until every plug-in is loaded."""
         wait_all(
             [worker.ready.remote() for worker in self.workers],
-            deadline_s=self._config.deadline_s,
+            deadline_s=self._config.start_deadline_s,
             peer="reward workers (start)",
         )
 

@@ -67,6 +67,8 @@ class VLLMRolloutWorker(WeightReceiver):
         sampling: SamplingConfig,
         config: RolloutConfig,
         sync: EngineSync,
+        *,
+        can_sleep: bool = False,
     ) -> None:
         from transformers import AutoTokenizer
         from vllm import LLM
@@ -101,6 +103,7 @@ class VLLMRolloutWorker(WeightReceiver):
             max_num_seqs=config.max_num_seqs,
             gpu_memory_utilization=config.gpu_memory_utilization,
             logprobs_mode="processed_logprobs",
+            enable_sleep_mode=can_sleep,
             weight_transfer_config=WeightTransferConfig(
                 backend=BACKEND if is_ours else sync.backend.value
             ),
@@ -143,15 +146,17 @@ class VLLMRolloutWorker(WeightReceiver):
         """Run the engine until groups are finished, or for `max_seconds`; returns those groups.
 
         The engine's own schedule does not depend on where the calls end: it goes on from where it
-        stood.
+        stood. Every call makes at least one engine step, a token for each sample.
         """
         stop = time.monotonic() + max_seconds
         answers: list[RolloutAnswer] = []
-        while self._under_way and not answers and time.monotonic() < stop:
+        while self._under_way and not answers:
             for output in self._llm.llm_engine.step():
                 if output.finished:
                     request, ids = self._under_way.pop(output.request_id)
                     answers.append(RolloutAnswer(request.ticket, self._group(request, ids, output)))
+            if time.monotonic() > stop:
+                break
         return answers
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[Group]:
@@ -165,6 +170,14 @@ class VLLMRolloutWorker(WeightReceiver):
         while self._under_way:
             groups |= {answer.ticket: answer.group for answer in self.advance(math.inf)}
         return [groups[i] for i in range(len(requests))]
+
+    def sleep(self) -> None:
+        """Move the weights to main memory and give the GPU's back; CUDA only."""
+        self._llm.sleep(level=1)
+
+    def wake(self) -> None:
+        """Undo `sleep`."""
+        self._llm.wake_up()
 
     def _encode(self, request: RolloutRequest) -> tuple[int, ...]:
         ids = tuple(self._tokenizer.encode(request.record.prompt, add_special_tokens=False))

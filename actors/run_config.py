@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from actors.learner_config import LearnerConfig
+from actors.placement import PlacementConfig, check_sharing, shares_gpus
 from actors.reward import RewardPoolConfig
 from actors.rollout import RolloutConfig
 from actors.session import RayConfig
@@ -24,7 +25,7 @@ from c2s_rl.pipeline.corpus import CorpusConfig
 from c2s_rl.pipeline.evaluate import EvaluateConfig
 from c2s_rl.pipeline.sft import SftConfig
 from rewards import load_reward
-from rewards.composite import RewardSpec
+from rewards.composite import RewardSpec, is_per_condition
 
 # Sections with a seed of their own; the run's seed is theirs unless they name one.
 SEEDED = ("convert", "corpus", "base_model", "sft", "evaluate")
@@ -49,6 +50,9 @@ class RunConfig(FrozenConfig):
     )
     sync: SyncConfig = Field(
         default_factory=SyncConfig, description="Weights from learner to rollout workers"
+    )
+    placement: PlacementConfig = Field(
+        default_factory=PlacementConfig, description="Which workers of GRPO share GPUs or cores"
     )
     evaluate: EvaluateConfig | None = Field(None, description="Metrics and report")
     ray: RayConfig = Field(default_factory=RayConfig, description="Which cluster")
@@ -82,8 +86,25 @@ class RunConfig(FrozenConfig):
             self.sync,
             learner_gpus=self.learner.num_gpus,
             rollout_gpus=self.rollout.num_gpus,
-            is_colocated=False,
+            is_colocated=shares_gpus(self.placement, self.rollout, self.learner),
         )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_fit_together(self) -> "RunConfig":
+        check_sharing(self.placement, self.rollout, self.learner)
+        if self.align is None:
+            return self
+        if self.placement.sleep and self.align.streaming:
+            raise ValueError(
+                "align.streaming must be false with placement.sleep, for engines sleep while the "
+                "learner works, got true"
+            )
+        if self.align.refill_zero_variance and is_per_condition(self.rewards):
+            raise ValueError(
+                "align.refill_zero_variance must be 0 with rewards that compare all groups of a "
+                f"condition, got {self.align.refill_zero_variance}"
+            )
         return self
 
     @model_validator(mode="after")

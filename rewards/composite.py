@@ -8,7 +8,7 @@ from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import FrozenConfig
 from c2s_rl.errors import ConfigError
 from c2s_rl.types import Group, ScoredGroup
-from rewards import load_reward
+from rewards import load_reward, reward_class
 from rewards.base import Reward, RewardBatch, RewardResult, RewardScope, score_checked
 
 
@@ -28,6 +28,15 @@ class RewardSpec(FrozenConfig):
     def key(self) -> str:
         """The name that logs and tables use."""
         return self.label or self.name
+
+
+def is_per_condition(specs: Sequence[RewardSpec]) -> bool:
+    """Whether one of the rewards compares all groups of a step that share a condition.
+
+    Raises:
+        ConfigError: If a reward is unknown.
+    """
+    return any(reward_class(spec.name).scope is RewardScope.CONDITION for spec in specs)
 
 
 class CompositeReward:

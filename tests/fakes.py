@@ -35,7 +35,12 @@ class FakeRollout:
         self._wrong_by = wrong_by
         self._is_backwards = is_backwards
 
+    def pause(self):
+        self.is_paused = True
+
     def update_weights(self, weights):
+        assert self.is_paused
+        self.is_paused = False
         self.version = weights.version
         self.weight = float(weights.location)
 

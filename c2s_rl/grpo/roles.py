@@ -131,6 +131,9 @@ class RolloutWorker(Protocol):
     def collect(self, *, timeout_s: float) -> list[RolloutAnswer]:
         """Wait until requests are finished, or for `timeout_s`, and return them."""
 
+    def pause(self) -> None:
+        """Sample no token until the next call of another method, but `update_weights`."""
+
     def update_weights(self, weights: PublishedWeights) -> None:
         """Replace the engine's weights and forget everything cached under the former ones.
 
@@ -183,7 +186,7 @@ class Learner(Protocol):
         """[P][G][T] log-probabilities of the completion tokens under the current policy."""
 
     def publish(self, version: int) -> PublishedWeights:
-        """Make the current weights readable by rollout workers."""
+        """Make the current weights readable by rollout workers, which are paused meanwhile."""
 
     def save(self, folder: Path) -> None:
         """Write policy, optimiser and random states of every rank into an existing folder."""

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -129,8 +130,7 @@ class AlignLoop:
     def take_step(self) -> dict[str, float]:
         """Run one step and return its figures."""
         with self._timeline.phase("sync"):
-            self._source.wait_updated()
-            self._source.update(self._learner.publish(self.step))
+            self._source.update(partial(self._learner.publish, self.step))
         is_checked = self.step < self._num_checked_steps
         is_early = self._config.learns_early and not is_checked
         scored: list[ScoredGroup] = []

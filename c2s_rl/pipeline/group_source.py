@@ -5,7 +5,7 @@ Synchronous or not is a matter of how far the source runs ahead: by no step, or 
 Shape suffixes: P prompts of a step.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from c2s_rl.grpo.roles import PublishedWeights, RolloutRequest
@@ -71,15 +71,13 @@ class GroupSource:
         self._counts = dict.fromkeys(self._counts, 0)
         return counts
 
-    def wait_updated(self) -> None:
-        """Wait until the last weights are loaded, so that the next may be published."""
-        self._stream.wait_updated()
+    def update(self, publish: Callable[[], PublishedWeights]) -> None:
+        """Have everything that is started from now on sampled by new weights.
 
-    def update(self, weights: PublishedWeights) -> None:
-        """Have everything that is started from now on sampled by new weights."""
-        self._stream.update(weights, should_wait=self._waits_at_sync)
-        if self._lead == 0:
-            self._stream.wait_updated()
+        Args:
+            publish: Gives them out, when the engines are ready for them.
+        """
+        self._stream.update(publish, should_wait=self._waits_at_sync)
 
     def groups(self, step: int, *, is_in_step: bool) -> Iterator[list[Outcome]]:
         """Hand out a step's groups as they can be learned from.

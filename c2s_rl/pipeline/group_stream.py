@@ -8,7 +8,7 @@ group, or all groups of one condition that were submitted together where the rew
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -61,7 +61,8 @@ class _Bundle:
 class _Update:
     """Command to load weights."""
 
-    weights: PublishedWeights
+    publish: Callable[[], PublishedWeights]
+    """Gives them out."""
     should_wait: bool
     """What is being sampled is finished under the former weights first."""
     is_done: threading.Event = field(default_factory=threading.Event)
@@ -96,7 +97,6 @@ class GroupStream:
         self._is_streaming = is_streaming
         self._commands: queue.Queue[_Command] = queue.Queue()
         self._outcomes: queue.Queue[list[Outcome] | BaseException] = queue.Queue()
-        self._last_update: _Update | None = None
         self._failure: BaseException | None = None
         self._should_stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="group-stream", daemon=True)
@@ -125,25 +125,22 @@ class GroupStream:
         if requests:
             self._commands.put(tuple(requests))
 
-    def update(self, weights: PublishedWeights, *, should_wait: bool) -> None:
-        """Have the engines load weights, before anything submitted after this call.
+    def update(self, publish: Callable[[], PublishedWeights], *, should_wait: bool) -> None:
+        """Have the engines load weights; returns when they have, so before the next `submit`.
 
         Args:
-            weights: Have to stay readable until `wait_updated` returns.
+            publish: Called in between two tokens, for some transports write into the engines; on
+                another thread, while the caller waits.
             should_wait: Let what is being sampled be finished under the former weights first;
-                otherwise they change between two tokens.
-        """
-        self._last_update = _Update(weights, should_wait)
-        self._commands.put(self._last_update)
-
-    def wait_updated(self) -> None:
-        """Wait until the last update is loaded.
+                otherwise it goes on under the new ones.
 
         Raises:
-            C2SError: Whatever stopped the workers.
+            C2SError: Whatever stopped the workers or the publication.
         """
+        update = _Update(publish, should_wait)
+        self._commands.put(update)
         # no deadline of its own: the thread obeys, or is stopped by the deadline of a worker
-        while self._last_update and not self._last_update.is_done.wait(POLL_S):
+        while not update.is_done.wait(POLL_S):
             if self._failure is not None:
                 raise self._failure
 
@@ -186,7 +183,8 @@ class GroupStream:
         if isinstance(command, _Update):
             if command.should_wait and self._num_sampling:
                 return False
-            self._rollout.update_weights(command.weights)
+            self._rollout.pause()
+            self._rollout.update_weights(command.publish())
             command.is_done.set()
             return True
         for tickets in self._calls(command):

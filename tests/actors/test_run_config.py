@@ -3,7 +3,9 @@
 import pytest
 
 from actors.run_config import load_run
+from c2s_rl.config import FrozenConfig
 from c2s_rl.errors import ConfigError
+from rewards.base import RewardResult, RewardScope
 
 ALIGN = """\
 name: x
@@ -44,6 +46,8 @@ def test_the_seed_of_a_run_is_that_of_every_stage_that_names_none(file):
         ("rewards=[{name: kendal}]", "did you mean 'kendall'.* at 'rewards' in"),
         ("rewards=[{name: validity}]", "no 'num_genes' in options of reward 'validity'"),
         ("align", "--set must be key=value, got 'align'"),
+        ("placement={sleep: true}", "vLLM cannot sleep on a CPU, got rollout.num_gpus=0"),
+        ("align.staleness={}", "staleness must be given with mode=async only, got mode=sync"),
         ("seed.x=1", "--set seed.x must go through a section, got seed=5"),
     ],
 )
@@ -56,3 +60,32 @@ def test_numbers_and_names_are_yaml_1_2(file):
     run = load_run(file, ["learner.lr=1e-6", "name=NO"])
     assert run.learner.lr == 1e-6
     assert run.name == "NO"
+
+
+def test_engines_sleep_only_where_the_learner_waits_for_them(file):
+    overrides = ["placement.sleep=true", "rollout.num_gpus=0.5"]
+    with pytest.raises(ConfigError, match=r"align\.streaming must be false with"):
+        load_run(file, overrides)
+    assert load_run(file, [*overrides, "align.streaming=false"]).placement.sleep
+
+
+class PerCondition:
+    """A reward that would compare all groups of a condition."""
+
+    scope = RewardScope.CONDITION
+
+    class Options(FrozenConfig):
+        """None."""
+
+    def __init__(self, options):
+        pass
+
+    def score(self, batch):
+        return RewardResult((0.0,) * len(batch))
+
+
+def test_nothing_is_replaced_where_groups_are_compared_with_each_other(file):
+    overrides = [f"rewards=[{{name: '{__name__}:PerCondition'}}]", "align.refill_zero_variance=2"]
+    with pytest.raises(ConfigError, match=r"must be 0 with rewards .* got 2"):
+        load_run(file, overrides)
+    assert load_run(file, overrides[:1]).rewards

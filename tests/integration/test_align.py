@@ -70,6 +70,27 @@ def test_two_ranks_of_any_zero_stage_train_like_one(runs, prepared, undisturbed,
         assert steps[1][1][name] == pytest.approx(steps[0][1][name], rel=1e-3, abs=1e-6)
 
 
+def test_an_asynchronous_run_with_workers_apart_learns_from_older_completions(
+    runs, prepared, undisturbed
+):
+    folder = _copy(prepared, "ahead")
+    overrides = (
+        "align.mode=async",
+        "align.loss.sampling_logprobs=rollout",
+        "placement.mode=disaggregated",
+    )
+    runs.run("align", "ahead", *(word for o in overrides for word in ("--set", o)))
+    sync, ahead = (read_metrics(f / "metrics.jsonl") for f in (undisturbed, folder / "align"))
+    # the first two steps are taken alone to check the weights, then rollout runs one step ahead
+    assert [line["staleness_max"] for line in ahead] == [0.0, 0.0, 0.0, 1.0]
+    assert max(line["mismatch_max"] for line in ahead[:3]) < 1e-4
+    # older weights, but not much older: what they sampled is no longer quite the policy's own
+    assert 1e-4 < ahead[3]["mismatch_abs"] < 0.5
+    for name in ("reward_mean", "kl", "loss"):
+        assert ahead[2][name] == pytest.approx(sync[2][name], rel=1e-3, abs=1e-5)
+    assert _difference(_policy(undisturbed), _policy(folder / "align")) > 0.0
+
+
 def test_evaluation_prints_the_table_and_a_second_run_reuses_everything(runs, undisturbed):
     output = runs.run("run", "undisturbed")
     assert "report.html" in output

@@ -40,8 +40,7 @@ def make_source(rollout, reward, *, staleness=None, max_extra=0, is_streaming=Tr
 
 
 def take_step(source, step, *, is_in_step=False):
-    source.wait_updated()
-    source.update(PublishedWeights(step, "1.0", 0, 0, ()))
+    source.update(lambda: PublishedWeights(step, "1.0"))
     return [o for part in source.groups(step, is_in_step=is_in_step) for o in part]
 
 

@@ -12,7 +12,7 @@ from tests.fakes import FakeReward, FakeRollout, make_record
 
 
 def weights(version):
-    return PublishedWeights(version, "1.0", 0, 0, ())
+    return lambda: PublishedWeights(version, "1.0")
 
 
 def requests(*tickets, condition="c"):
@@ -116,11 +116,15 @@ def test_weights_that_wait_are_loaded_when_nothing_is_being_sampled(open_stream)
     rollout = PausedRollout()
     stream = open_stream(rollout, FakeReward())
     stream.submit(requests(0))
-    stream.update(weights(1), should_wait=True)
-    threading.Event().wait(0.3)
-    assert rollout.version == 0
-    rollout.allowed.release()
-    stream.wait_updated()
+    seen = []
+
+    def publish():
+        seen.append((rollout.version, list(rollout.collected)))
+        return weights(1)()
+
+    threading.Timer(0.3, rollout.allowed.release).start()
+    stream.update(publish, should_wait=True)
+    assert seen == [(0, [0])]
     assert rollout.version == 1
 
 
@@ -129,7 +133,6 @@ def test_weights_that_do_not_wait_are_loaded_beside_what_is_being_sampled(open_s
     stream = open_stream(rollout, FakeReward())
     stream.submit(requests(0))
     stream.update(weights(1), should_wait=False)
-    stream.wait_updated()
     assert (rollout.version, rollout.collected) == (1, [])
 
 
@@ -143,9 +146,8 @@ def test_what_stops_the_engines_reaches_whoever_waits(open_stream):
     stream.submit(requests(0))
     with pytest.raises(DeadlineError, match="rollout worker 0 must answer"):
         stream.take()
-    stream.update(weights(1), should_wait=True)
     with pytest.raises(DeadlineError, match="rollout worker 0 must answer"):
-        stream.wait_updated()
+        stream.update(weights(1), should_wait=True)
 
 
 class RefusingReward(FakeReward):

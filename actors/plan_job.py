@@ -15,8 +15,10 @@ from pathlib import Path
 from rich.console import Console
 
 from actors.jobs import BASE
+from actors.placement import PlacementMode
 from actors.run_config import RunConfig
 from c2s_rl.config import apply_overrides, expand_variables, validate
+from c2s_rl.decoding.constraint import GeneMode
 from c2s_rl.errors import ConfigError
 from c2s_rl.pipeline.align import AlignConfig
 from c2s_rl.pipeline.base_model import BaseModelConfig, BaseModelKind
@@ -116,10 +118,16 @@ def _method(run: RunConfig, align: AlignConfig, assumptions: Assumptions) -> Met
         micro_batch_tokens=run.learner.micro_batch_tokens,
         has_reference=align.loss.beta > 0,
         is_packed=assumptions.packed,
-        is_checkpointed=assumptions.checkpointing,
-        lora_rank=assumptions.lora_rank,
-        head_columns=assumptions.head_columns,
+        is_checkpointed=run.learner.gradient_checkpointing,
+        lora_rank=run.learner.lora.rank if run.learner.lora else None,
+        head_columns=_head_columns(align, assumptions),
     )
+
+
+def _head_columns(align: AlignConfig, assumptions: Assumptions) -> int | None:
+    """Columns of the LM head that the gene trie leaves; None where every token may be sampled."""
+    genes = align.sampling.genes.for_task(align.task)
+    return assumptions.head_columns if genes.mode is GeneMode.ON else None
 
 
 def shape_of_run(run: RunConfig, base: BaseModelConfig) -> ModelShape:
@@ -187,6 +195,7 @@ def configured_layout(run: RunConfig, cluster: Cluster) -> Layout | None:
     size = max(1, int(rollout.num_gpus))
     needed = learner.num_workers * learner.num_gpus + rollout.num_workers * rollout.num_gpus
     is_split = learner.num_gpus >= 1 and rollout.num_gpus >= 1
+    is_split = is_split and run.placement.mode is PlacementMode.DISAGGREGATED
     if not is_split or needed > cluster.num_devices:
         logger.warning(
             "the config's workers reserve %g GPUs (rollout %d x %g, learner %d x %g), which is no "

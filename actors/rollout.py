@@ -52,7 +52,11 @@ class RolloutConfig(FrozenConfig):
         None, ge=2, description="Longest prompt + completion, tokens; default: the model's own"
     )
     num_cpus: float = Field(1.0, ge=0, description="Ray CPUs a worker reserves")
-    num_gpus: float = Field(0.0, ge=0, description="Ray GPUs a worker reserves; 0 runs on CPU")
+    num_gpus: float = Field(
+        0.0,
+        ge=0,
+        description="Ray GPUs a worker reserves; 0 runs on CPU, 2 or more split the model",
+    )
     num_threads: int | None = Field(None, ge=1, description="Threads on CPU; default: all cores")
     deadline_s: float = Field(1800.0, gt=0, description="Longest wait for one batch, seconds")
 
@@ -99,6 +103,7 @@ class VLLMRolloutWorker(WeightReceiver):
             block_size=CPU_BLOCK_SIZE if is_cpu else None,
             # Per-request seeds on CPU fail when a prefill is cut between scheduler steps.
             enable_chunked_prefill=None if not is_cpu else False,
+            tensor_parallel_size=max(1, int(config.num_gpus)),
             max_model_len=config.max_model_len,
             max_num_seqs=config.max_num_seqs,
             gpu_memory_utilization=config.gpu_memory_utilization,

@@ -24,14 +24,12 @@ class Assumptions(FrozenConfig):
         gt=0,
         description="For estimates with a published tokenizer",
     )
-    head_columns: int | None = Field(
+    head_columns: int = Field(
         # All human symbols take 1,172 distinct tokens of SmolLM2's 49,152.
-        None,
+        1200,
         ge=1,
-        description="Columns that a gene trie allows; default: the whole vocabulary",
+        description="Columns of the LM head that the gene trie leaves, where it is on",
     )
-    lora_rank: int | None = Field(None, ge=1, description="Train adapters of this rank only")
-    checkpointing: bool = Field(default=False, description="Recompute activations")
     packed: bool = Field(default=True, description="Prompt once a group; false: padded rows")
     learner_mfu: float = Field(
         0.4, gt=0, le=1, description="Share of peak FLOP/s in forward and backward passes"

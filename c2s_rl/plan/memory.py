@@ -8,7 +8,7 @@ Learner, states (arXiv:1910.02054 section 3.1 and figure 1):
     gradients    e n; ZeRO-2 and 3: e n / W
     optimiser    8 n of Adam's moments, 4 n of master weights with bfloat16 or under ZeRO (DeepSpeed
                  keeps a float32 copy of its partition whatever the type); from ZeRO-1 on / W
-    reference    e N where beta is above 0, on every rank; nothing with LoRA (the adapter is off)
+    reference    like the weights where beta is above 0; nothing with LoRA (the adapter is off)
     buckets      2 x min(n, 5e8) x e under ZeRO, DeepSpeed's default size
 Learner, activations of a micro-batch: `layer_activation_bytes` a token and layer; with
 checkpointing only each layer's input, e D, and one layer in full while it is recomputed. One more
@@ -134,7 +134,7 @@ def learner_parts(
             "optimiser states",
             optimiser_bytes(method, trained) / (num_ranks if stage >= 1 else 1),
         ),
-        Part("reference", weights if is_copied else 0),
+        Part("reference", 0 if not is_copied else weights / (num_ranks if stage == 3 else 1)),
         Part("ZeRO buckets", 2 * min(trained, ZERO_BUCKET) * e if stage else 0),
         Part("activations", activation_bytes(shape, method, batches.peak_tokens), is_state=False),
         Part("logits and hidden states", logits + scored, is_state=False),

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+from actors.engine_env import quiet_driver
 from c2s_rl.errors import MissingFileError
 from c2s_rl.machine import inspect_machine
 from tests.benchmarks.harness import Result, report, table
@@ -98,6 +99,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=present(), help="may be repeated")
     parser.add_argument("--output", type=Path, help="JSON lines are appended to this file")
     options = parser.parse_args()
+    quiet_driver()
     print(machine_line())
     measures = measurements(options.only or present())
     if not run_all(measures, quick=options.quick, output=options.output):

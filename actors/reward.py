@@ -18,7 +18,7 @@ class RewardPoolConfig(FrozenConfig):
     num_gpus: float = Field(0.0, ge=0, description="Ray GPUs a worker reserves, fractions allowed")
     max_retries: int = Field(1, ge=0, description="Further tries for a group whose reward failed")
     start_deadline_s: float = Field(
-        600.0, gt=0, description="Longest wait for the plug-ins of all workers to be loaded"
+        600.0, gt=0, description="Longest wait for a worker to load its plug-ins, s"
     )
     deadline_s: float = Field(
         300.0, gt=0, description="Longest wait for one call; then the worker is replaced"

@@ -53,11 +53,7 @@ class RewardPool:
 
     def ready(self) -> None:
         """Wait until every plug-in is loaded."""
-        wait_all(
-            [worker.ready.remote() for worker in self.workers],
-            deadline_s=self._config.start_deadline_s,
-            peer="reward workers (start)",
-        )
+        self._wait_ready(range(len(self.workers)))
 
     def close(self) -> None:
         """Replace no worker from now on: they are about to be ended."""
@@ -101,4 +97,13 @@ class RewardPool:
             if not self._is_closed:
                 ray.kill(self.workers[worker])
                 self.workers[worker] = self._start_worker()
+                # loading its plug-ins must not count against the next call
+                self._wait_ready([worker])
             raise
+
+    def _wait_ready(self, workers: Sequence[int]) -> None:
+        wait_all(
+            [self.workers[worker].ready.remote() for worker in workers],
+            deadline_s=self._config.start_deadline_s,
+            peer=f"reward workers {list(workers)} (start)",
+        )

@@ -7,7 +7,8 @@ import torch
 
 from actors.launch import rollout_pool
 from actors.rollout import RolloutConfig
-from actors.shared_weights import full_tensors, publish_shared
+from actors.shared_weights import SharedWriter
+from actors.weight_source import WeightSource
 from c2s_rl.grpo.batch import pad_rows, rows_of
 from c2s_rl.grpo.roles import RolloutRequest
 from c2s_rl.models.policy import CompletionScorer
@@ -55,8 +56,8 @@ def test_tokens_before_the_change_are_the_old_policys_and_after_it_the_new_ones(
             parameter.add_(0.05 * torch.randn_like(parameter))
     old.save_pretrained(tmp_path / "policy")
     tokenizer.save_pretrained(tmp_path / "policy")
-    weights = publish_shared(
-        full_tensors(new, is_sharded=False), path=tmp_path / "weights", version=3
+    weights = SharedWriter(tmp_path, deadline_s=60, num_threads=1).publish(
+        WeightSource(new, is_sharded=False, bucket_bytes=2**18), version=3
     )
     requests = [
         RolloutRequest(

@@ -10,17 +10,18 @@ Checksum: every 4 KiB page is summed up as 64-bit words modulo 2^64, and CRC-32 
 That finds torn, stale, shifted and flipped data at memory speed, where CRC-32 over all bytes is
 several times slower than the copy that it guards; words that change places inside one page would
 pass.
-Needs torch and numpy; never vLLM, which patches model classes in the process that imports it, and
-never numba, which vLLM's process cannot stand.
+Needs torch and numpy; never vLLM, which patches model classes in the process that imports it. Only
+the writer imports numba, which vLLM's process cannot stand.
 """
 
 import fcntl
+import itertools
 import mmap
 import os
 import struct
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -36,16 +37,14 @@ from c2s_rl.grpo.roles import BucketSpec, PublishedWeights, TensorSpec
 from c2s_rl.models.policy import DTYPES
 
 PAGE = 4096
-ALIGNMENT = 64  # bytes; a cache line, and enough for every dtype
 HEADER = struct.Struct("<8sQQ")  # magic, generation (0 while it is written), version
 MAGIC = b"c2srlw02"
-# One unit of work for a thread: large against Python's overhead, small against the cache, so that
-# summing up finds the bytes there that were just copied.
-CHUNK = 256 * PAGE
+CHUNK = 512 * PAGE  # one unit of work for a thread: large against Python's overhead
 LOCK_POLL_S = 0.005
 NUM_SLOTS = 2
 
 Bytes = npt.NDArray[np.uint8]
+Sums = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class SlotLayout:
 
 
 def plan_layout(buckets: Sequence[Sequence[TensorMeta]]) -> SlotLayout:
-    """Lay buckets out one after the other, each on whole pages."""
+    """Lay tensors out one after the other, each on whole pages."""
     offset = PAGE
     planned: list[BucketSpec] = []
     for bucket in buckets:
@@ -68,8 +67,7 @@ def plan_layout(buckets: Sequence[Sequence[TensorMeta]]) -> SlotLayout:
         for meta in bucket:
             dtype = str(meta.dtype).removeprefix("torch.")
             specs.append(TensorSpec(meta.name, dtype, meta.shape, offset))
-            offset = _up(offset + meta.num_bytes, ALIGNMENT)
-        offset = _up(offset, PAGE)
+            offset = _up(offset + meta.num_bytes, PAGE)
         planned.append(BucketSpec(start, offset - start, 0, tuple(specs)))
     return SlotLayout(tuple(planned), offset)
 
@@ -78,11 +76,35 @@ def _up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def page_sums(pages: Bytes) -> npt.NDArray[np.uint64]:
-    """Sum up whole pages as little-endian 64-bit words; one sum a page, modulo 2^64."""
-    words = pages.view(np.uint64).reshape(-1, PAGE // 8)
-    sums: npt.NDArray[np.uint64] = np.add.reduce(words, axis=1)
-    return sums
+def page_sums(pages: Bytes, sums: Sums) -> None:
+    """Sum up whole pages as little-endian 64-bit words; one sum a page, modulo 2^64.
+
+    Args:
+        pages: Whole pages.
+        sums: One entry a page, overwritten.
+    """
+    np.add.reduce(pages.view(np.uint64).reshape(-1, PAGE // 8), axis=1, out=sums)
+
+
+class Crew:
+    """Threads that share out numbered work; numpy lets go of the interpreter while it copies."""
+
+    def __init__(self, num_threads: int) -> None:
+        self._num_helpers = num_threads - 1  # the caller works too
+        self._pool = ThreadPoolExecutor(max(1, self._num_helpers))
+
+    def run(self, work: Callable[[int], None], num_items: int) -> None:
+        """Do `work(0)` ... `work(num_items - 1)`, each once, in any order."""
+        numbers = itertools.count()  # drawing from it is atomic: whoever is free takes the next
+
+        def draw() -> None:
+            while (number := next(numbers)) < num_items:
+                work(number)
+
+        helpers = [self._pool.submit(draw) for _ in range(min(self._num_helpers, num_items - 1))]
+        draw()
+        for helper in helpers:
+            helper.result()
 
 
 class SharedWriter:
@@ -102,9 +124,11 @@ class SharedWriter:
             # A new file, not a new content: a reader of the former one keeps it whole.
             path.unlink(missing_ok=True)
         self._deadline_s = deadline_s
-        self._pool = ThreadPoolExecutor(num_threads)
+        self._crew = Crew(num_threads)
         self._mappings: dict[Path, Bytes] = {}
         self._generation = 0
+        self._metadata: list[list[TensorMeta]] = []
+        self._layout = plan_layout([])
 
     def publish(self, source: WeightSource, version: int) -> PublishedWeights:
         """Write one version.
@@ -115,40 +139,56 @@ class SharedWriter:
         """
         self._generation += 1
         path = self._paths[self._generation % NUM_SLOTS]
-        layout = plan_layout(source.bucket_metadata())
+        metadata = source.bucket_metadata()
+        if metadata is not self._metadata:
+            self._metadata, self._layout = metadata, plan_layout(metadata)
+        layout = self._layout
         content = self._mapping(path, layout.num_bytes)
         buckets: list[BucketSpec] = []
         with _locked(path, fcntl.LOCK_EX, self._deadline_s):
-            HEADER.pack_into(content, 0, MAGIC, 0, version)
+            HEADER.pack_into(content.data, 0, MAGIC, 0, version)
             for spec, tensors in zip(layout.buckets, source.buckets(), strict=True):
                 checksum = self._write(content, spec, tensors)
                 buckets.append(BucketSpec(spec.offset, spec.num_bytes, checksum, spec.tensors))
-            HEADER.pack_into(content, 0, MAGIC, self._generation, version)
+            HEADER.pack_into(content.data, 0, MAGIC, self._generation, version)
         return PublishedWeights(
             version, str(path), generation=self._generation, buckets=tuple(buckets)
         )
 
     def _write(self, content: Bytes, spec: BucketSpec, tensors: NamedTensors) -> int:
         """Copy a bucket and return its checksum."""
-        sources = [
-            (tensor_spec.offset, _bytes_of(tensor))
-            for tensor_spec, (_, tensor) in zip(spec.tensors, tensors, strict=True)
+        from actors.copy_kernel import copy_pages
+
+        sums: Sums = np.empty(spec.num_bytes // PAGE, dtype=np.uint64)
+        raws = [_bytes_of(tensor) for _, tensor in tensors]
+        pieces = [
+            (tensor_spec.offset, raw, start)
+            for tensor_spec, raw in zip(spec.tensors, raws, strict=True)
+            for start in range(0, len(raw), CHUNK)
         ]
 
-        def write_chunk(start: int) -> npt.NDArray[np.uint64]:
-            stop = min(start + CHUNK, spec.offset + spec.num_bytes)
-            for offset, raw in sources:
-                first, last = max(start, offset), min(stop, offset + len(raw))
-                if first < last:
-                    content[first:last] = raw[first - offset : last - offset]
-            return page_sums(content[start:stop])
+        def copy(index: int) -> None:
+            offset, raw, start = pieces[index]
+            source = raw[start : start + CHUNK]
+            first = offset + start
+            target = content[first : first + _up(len(source), PAGE)]
+            page = (first - spec.offset) // PAGE
+            # what does not fill a word goes ahead, so that the kernel finds it when it sums up
+            num_whole = len(source) // 8 * 8
+            target[num_whole : len(source)] = source[num_whole:]
+            copy_pages(
+                target.view(np.uint64),
+                source[:num_whole].view(np.uint64),
+                sums[page : page + len(target) // PAGE],
+            )
 
-        starts = range(spec.offset, spec.offset + spec.num_bytes, CHUNK)
-        return _crc(list(self._pool.map(write_chunk, starts)))
+        self._crew.run(copy, len(pieces))
+        return zlib.crc32(sums.tobytes())
 
     def _mapping(self, path: Path, num_bytes: int) -> Bytes:
-        if path in self._mappings:
+        if path in self._mappings and len(self._mappings[path]) >= num_bytes:
             return self._mappings[path]
+        path.unlink(missing_ok=True)
         with path.open("w+b") as file:
             try:
                 # A file that only claims its size would kill the writer when memory runs out.
@@ -167,11 +207,8 @@ def _bytes_of(tensor: torch.Tensor) -> Bytes:
     # Flat first: torch cannot reinterpret a tensor without dimensions.
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     raw: Bytes = flat.view(torch.uint8).numpy()
-    return raw
-
-
-def _crc(sums: Sequence[npt.NDArray[np.uint64]]) -> int:
-    return zlib.crc32(np.concatenate(sums).tobytes())
+    # part of a larger buffer, it may start within a 64-bit word, where no word can be read
+    return raw if flat.data_ptr() % 8 == 0 else raw.copy()
 
 
 class SharedReader:
@@ -179,7 +216,7 @@ class SharedReader:
 
     def __init__(self, *, deadline_s: float, num_threads: int) -> None:
         self._deadline_s = deadline_s
-        self._pool = ThreadPoolExecutor(num_threads)
+        self._crew = Crew(num_threads)
         self._mappings: dict[str, tuple[int, Bytes]] = {}
         self._held = ExitStack()
 
@@ -220,24 +257,29 @@ class SharedReader:
         self, content: Bytes, location: str, generation: int, buckets: Sequence[BucketSpec]
     ) -> None:
         num_bytes = max((b.offset + b.num_bytes for b in buckets), default=PAGE)
-        magic, found, _version = HEADER.unpack_from(content)
+        magic, found, _version = HEADER.unpack_from(content.data)
         if magic != MAGIC or len(content) < num_bytes or found != generation:
             raise WeightSyncError(
                 f"published weights must be generation {generation} in {num_bytes} bytes, got "
                 f"generation {found} in {len(content)} bytes in {location}"
             )
         for index, bucket in enumerate(buckets):
-            stop = bucket.offset + bucket.num_bytes
-            parts = [
-                content[start : min(start + CHUNK, stop)]
-                for start in range(bucket.offset, stop, CHUNK)
-            ]
-            checksum = _crc(list(self._pool.map(page_sums, parts)))
+            checksum = self._checksum(content[bucket.offset : bucket.offset + bucket.num_bytes])
             if checksum != bucket.checksum:
                 raise WeightSyncError(
                     "published weights must arrive unaltered: expected checksum "
                     f"{bucket.checksum} of bucket {index}, got {checksum} in {location}"
                 )
+
+    def _checksum(self, pages: Bytes) -> int:
+        sums: Sums = np.empty(len(pages) // PAGE, dtype=np.uint64)
+
+        def add_up(index: int) -> None:
+            first, last = index * CHUNK, min((index + 1) * CHUNK, len(pages))
+            page_sums(pages[first:last], sums[first // PAGE : last // PAGE])
+
+        self._crew.run(add_up, -(-len(pages) // CHUNK))
+        return zlib.crc32(sums.tobytes())
 
     def _mapping(self, location: str) -> Bytes:
         inode = Path(location).stat().st_ino

@@ -74,21 +74,22 @@ class WeightSource:
             if not is_adapter_only or is_adapter(name)
         ]
         self._buckets = _pack(_layers(chosen), bucket_bytes)
+        self._metadata = [
+            [
+                TensorMeta(self._key(name), parameter.dtype, _full_shape(parameter))
+                for name, parameter in bucket
+                if is_adapter_only or not is_adapter(name)
+            ]
+            for bucket in self._buckets
+        ]
 
     def metadata(self) -> list[TensorMeta]:
         """Name, type and full shape of everything a pass yields, without gathering."""
         return [meta for bucket in self.bucket_metadata() for meta in bucket]
 
     def bucket_metadata(self) -> list[list[TensorMeta]]:
-        """The same, bucket by bucket."""
-        return [
-            [
-                TensorMeta(self._key(name), parameter.dtype, _full_shape(parameter))
-                for name, parameter in bucket
-                if self._is_adapter_only or not is_adapter(name)
-            ]
-            for bucket in self._buckets
-        ]
+        """The same, bucket by bucket; the same list each time."""
+        return self._metadata
 
     def buckets(self) -> Iterator[NamedTensors]:
         """Yield the tensors of one bucket after the other; they are valid until the next."""

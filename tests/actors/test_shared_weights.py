@@ -1,6 +1,7 @@
 """Slots in shared memory: round trips, turns, locks and checks."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from actors.shared_weights import CHUNK, HEADER, PAGE, SharedReader, SharedWriter, page_sums
+from actors.shared_weights import CHUNK, HEADER, PAGE, Crew, SharedReader, SharedWriter, page_sums
 from actors.weight_source import WeightSource
 from c2s_rl.errors import DeadlineError, WeightSyncError
 
@@ -120,9 +121,15 @@ def test_one_flipped_bit_is_found(writer, reader):
         take(reader, weights)
 
 
+def sums(pages):
+    found = np.empty(len(pages) // PAGE, dtype=np.uint64)
+    page_sums(pages, found)
+    return found.tolist()
+
+
 def test_two_pages_that_changed_places_are_found():
     pages = np.random.default_rng(0).integers(0, 256, (2, PAGE), dtype=np.uint8)
-    assert page_sums(pages.reshape(-1)).tolist() != page_sums(pages[::-1].reshape(-1)).tolist()
+    assert sums(pages.reshape(-1)) != sums(pages[::-1].reshape(-1))
 
 
 def test_a_page_is_summed_up_as_64_bit_words_modulo_2_64():
@@ -130,7 +137,24 @@ def test_a_page_is_summed_up_as_64_bit_words_modulo_2_64():
     page[0] = 5  # the word 5
     page[8:16] = 255  # the word 2^64 - 1, that is -1
     page[17] = 1  # the word 256
-    assert page_sums(page).tolist() == [5 - 1 + 256]
+    assert sums(page) == [5 - 1 + 256]
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+def test_a_crew_does_every_item_once(num_threads):
+    done = []
+    Crew(num_threads).run(done.append, 100)
+    assert sorted(done) == list(range(100))
+
+
+def test_what_fails_in_a_helping_thread_is_not_lost():
+    def work(number):
+        time.sleep(0.01)
+        if number == 3:
+            raise OSError("number 3")
+
+    with pytest.raises(OSError, match="number 3"):
+        Crew(2).run(work, 8)
 
 
 def test_a_slot_that_was_overwritten_since_is_refused(writer, reader):

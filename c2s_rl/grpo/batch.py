@@ -1,7 +1,7 @@
-"""Turning groups into padded micro-batches, and sharing whole groups between ranks.
+"""The completions of a step as rows, and as padded tensors.
 
-The plain, padded form: every completion carries its own copy of the prompt. Slow and simple, it is
-the reference that packed forms are tested against.
+In the padded form every completion carries its own copy of the prompt. Slow and simple, it is the
+reference that the packed form (`packing.py`) is tested against.
 Shape suffixes: B rows of a micro-batch, L = prompt + completion tokens, T completion tokens.
 """
 
@@ -78,46 +78,6 @@ def rows_of(groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> l
         for group, group_advantages in zip(groups, advantages, strict=True)
         for completion, advantage in zip(group.completions_G, group_advantages, strict=True)
     ]
-
-
-def split_between_ranks(groups: Sequence[Group], num_ranks: int) -> list[list[int]]:
-    """Give every rank whole groups of about equal token counts.
-
-    Greedy, longest first; ties go to the lowest rank, so that the result depends on nothing else.
-
-    Returns:
-        [num_ranks] lists of indices into `groups`, each ascending.
-    """
-    sizes = [
-        sum(len(g.prompt_token_ids) + len(c.token_ids_T) for c in g.completions_G) for g in groups
-    ]
-    shares: list[list[int]] = [[] for _ in range(num_ranks)]
-    loads = [0] * num_ranks
-    for index in sorted(range(len(groups)), key=lambda i: (-sizes[i], i)):
-        rank = loads.index(min(loads))
-        shares[rank].append(index)
-        loads[rank] += sizes[index]
-    return [sorted(share) for share in shares]
-
-
-def micro_batches(rows: Sequence[Row], max_tokens: int) -> list[list[int]]:
-    """Cut rows into micro-batches of at most `max_tokens` padded tokens.
-
-    Rows of similar length go together (less padding); a row longer than the budget goes alone.
-
-    Returns:
-        Lists of indices into `rows`; every row exactly once.
-    """
-    batches: list[list[int]] = []
-    longest = 0
-    for index in sorted(range(len(rows)), key=lambda i: (-rows[i].num_tokens, i)):
-        if batches and longest * (len(batches[-1]) + 1) <= max_tokens:
-            batches[-1].append(index)
-            continue
-        # rows come longest first, so the first row of a batch sets its padded length
-        longest = rows[index].num_tokens
-        batches.append([index])
-    return batches
 
 
 def pad_rows(rows: Iterable[Row], pad_id: int) -> PaddedBatch:

@@ -1,11 +1,9 @@
-"""Padding, micro-batches and the division between ranks."""
+"""Rows of a step and their padded form."""
 
 import numpy as np
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from c2s_rl.grpo.batch import Row, micro_batches, pad_rows, rows_of, split_between_ranks
+from c2s_rl.grpo.batch import Row, pad_rows, rows_of
 from c2s_rl.types import Completion, Group, ParsedCell, PromptRecord, Split, Task
 
 EMPTY = np.zeros(0, dtype=np.int32)
@@ -45,64 +43,3 @@ def test_rows_keep_the_order_of_groups_and_completions():
         (2, 2, 0.2),
         (3, 4, 0.3),
     ]
-
-
-def test_ranks_get_whole_groups_of_balanced_size():
-    # tokens: a 2 x (2 + 8) = 20, b 2 x (2 + 3) = 10, c 2 x (2 + 2) = 8: {a} and {b, c}
-    groups = [make_group("a", 2, [8, 8]), make_group("b", 2, [3, 3]), make_group("c", 2, [2, 2])]
-    assert split_between_ranks(groups, 2) == [[0], [1, 2]]
-
-
-def test_more_ranks_than_groups_leaves_ranks_without_work():
-    assert split_between_ranks([make_group("a", 1, [1, 1])], 3) == [[0], [], []]
-
-
-lengths = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=40)
-
-
-@given(lengths, st.integers(1, 200))
-def test_micro_batches_hold_every_row_once_within_the_budget(shapes, max_tokens):
-    rows = [Row((1,) * p, (2,) * c, (0.0,) * c, 0.0) for p, c in shapes]
-    batches = micro_batches(rows, max_tokens)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(rows)))
-    for batch in batches:
-        padded = max(rows[i].num_tokens for i in batch) * len(batch)
-        assert padded <= max_tokens or len(batch) == 1
-
-
-@given(lengths, st.integers(1, 5))
-def test_every_group_goes_to_one_rank(shapes, num_ranks):
-    groups = [make_group(str(i), p, [c, c]) for i, (p, c) in enumerate(shapes)]
-    shares = split_between_ranks(groups, num_ranks)
-    assert len(shares) == num_ranks
-    assert sorted(i for share in shares for i in share) == list(range(len(groups)))
-
-
-def loads_of(groups, shares):
-    def size(group):
-        return sum(len(group.prompt_token_ids) + len(c.token_ids_T) for c in group.completions_G)
-
-    return [sum(size(groups[i]) for i in share) for share in shares], max(map(size, groups))
-
-
-@given(lengths.filter(len), st.integers(1, 5))
-def test_ranks_differ_by_at_most_the_largest_group(shapes, num_ranks):
-    # The last group went to the rank that was least loaded then, so nobody is further ahead of it.
-    groups = [make_group(str(i), p, [c, c]) for i, (p, c) in enumerate(shapes)]
-    loads, largest = loads_of(groups, split_between_ranks(groups, num_ranks))
-    assert max(loads) - min(loads) <= largest
-
-
-@given(lengths.filter(len), st.integers(1, 5), st.randoms(use_true_random=False))
-def test_the_loads_do_not_depend_on_the_order_of_the_groups(shapes, num_ranks, random):
-    groups = [make_group(str(i), p, [c, c]) for i, (p, c) in enumerate(shapes)]
-    shuffled = random.sample(groups, len(groups))
-    before, _ = loads_of(groups, split_between_ranks(groups, num_ranks))
-    after, _ = loads_of(shuffled, split_between_ranks(shuffled, num_ranks))
-    assert after == before
-
-
-@given(lengths, st.integers(1, 5))
-def test_a_share_keeps_the_order_of_the_groups(shapes, num_ranks):
-    groups = [make_group(str(i), p, [c, c]) for i, (p, c) in enumerate(shapes)]
-    assert all(share == sorted(share) for share in split_between_ranks(groups, num_ranks))

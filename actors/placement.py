@@ -111,6 +111,13 @@ def shares_gpus(config: PlacementConfig, rollout: RolloutConfig, learner: Learne
     return config.mode is PlacementMode.COLOCATED and is_on_gpus
 
 
+def reserved_gpus(config: PlacementConfig, rollout: RolloutConfig, learner: LearnerConfig) -> float:
+    """GPUs that engines and ranks hold together; a shared one is held whole, and counts once."""
+    if shares_gpus(config, rollout, learner):
+        return rollout.num_workers
+    return sum(pool.num_workers * pool.num_gpus for pool in (rollout, learner))
+
+
 def plan_seating(
     config: PlacementConfig, rollout: RolloutConfig, learner: LearnerConfig, *, num_cores: int
 ) -> Seating:

@@ -164,7 +164,9 @@ def _source_check(run: "RunConfig") -> Iterator[Check]:
 
 def _gpu_check(run: "RunConfig", machine: Machine) -> Check:
     """SFT and alignment follow each other, so the larger of their needs counts."""
-    align = sum(pool.num_workers * pool.num_gpus for pool in (run.rollout, run.learner))
+    from actors.placement import reserved_gpus
+
+    align = reserved_gpus(run.placement, run.rollout, run.learner)
     sft = run.sft.workers.num_workers * run.sft.workers.num_gpus if run.sft else 0.0
     needed = max(align if run.align else 0.0, sft)
     found = len(machine.gpus)

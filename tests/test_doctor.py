@@ -45,9 +45,17 @@ def test_gpus_of_engine_and_learner_add_up(num_gpus: int, expected: list[str]) -
         **ALIGN,
         learner={"num_workers": 3, "num_gpus": 1},
         rollout={"num_workers": 1, "num_gpus": 1},
+        placement={"mode": "disaggregated"},
     )
     machine = Machine("3.11.7", "x86_64", 8, (), 64.0, 9.0, 99.0, (Gpu("H100", 80.0),) * num_gpus)
     assert missing(list(run_checks(run, machine))) == expected
+
+
+def test_a_gpu_that_engine_and_learner_share_counts_once() -> None:
+    run = run_of(**ALIGN, learner={"num_gpus": 0.5}, rollout={"num_gpus": 0.4})
+    machine = Machine("3.11.7", "x86_64", 8, (), 64.0, 9.0, 99.0, (Gpu("H100", 80.0),))
+    assert missing(list(run_checks(run, machine))) == []
+    assert missing(list(run_checks(run, SMALL))) == ["GPUs reserved"]
 
 
 def test_cluster_elsewhere_is_not_judged_from_here() -> None:

@@ -81,8 +81,7 @@ def test_what_cannot_be_shared_is_refused_before_anything_starts(config, rollout
 
 
 def test_gpus_of_their_own_may_be_of_any_number():
-    check_sharing(
-        DISAGGREGATED,
-        RolloutConfig(num_gpus=1.0, num_workers=3),
-        LearnerConfig(num_gpus=1.0),
-    )
+    rollout, learner = RolloutConfig(num_gpus=1.0, num_workers=3), LearnerConfig(num_gpus=1.0)
+    check_sharing(DISAGGREGATED, rollout, learner)
+    seating = plan_seating(DISAGGREGATED, rollout, learner, num_cores=8)
+    assert [bundle["GPU"] for bundle in seating.bundles] == [1.0] * 4  # 3 engines and a rank

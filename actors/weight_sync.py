@@ -72,6 +72,7 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
 
     init_info_cls = SharedMemoryInitInfo
     update_info_cls = SharedMemoryUpdateInfo
+    _reader: SharedReader | None = None
 
     def init_transfer_engine(self, init_info: SharedMemoryInitInfo) -> None:
         """Keep the deadline; the slot's name comes with every update."""
@@ -99,6 +100,7 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
             WeightSyncError: If the bytes are not those that were published.
             DeadlineError: If the learner is still writing them.
         """
+        assert self._reader is not None, "init_transfer_engine comes first"
         tensors = self._reader.acquire(
             update_info.location, update_info.generation, bucket_specs(update_info)
         )
@@ -113,8 +115,9 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
         self._reader.release()
 
     def shutdown(self) -> None:
-        """Hold nothing any more."""
-        self._reader.release()
+        """Hold nothing any more; an engine that was sent no weights has no reader."""
+        if self._reader is not None:
+            self._reader.release()
 
 
 def repack_tied_head(model: torch.nn.Module) -> None:

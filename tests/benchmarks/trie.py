@@ -152,6 +152,7 @@ def measure_engine(num_genes: int | None, *, is_on: bool, max_tokens: int) -> Fi
     from actors.engine_env import rollout_env
 
     os.environ |= rollout_env(NUM_THREADS, is_cpu=True, kv_cache_gib=1)
+    from actors.engine_weights import EngineSync
     from actors.rollout import RolloutConfig, VLLMRolloutWorker
     from c2s_rl.cells.vocabulary import Vocabulary
     from c2s_rl.decoding.constraint import GeneConstraint, GeneMode
@@ -176,7 +177,11 @@ def measure_engine(num_genes: int | None, *, is_on: bool, max_tokens: int) -> Fi
     with tempfile.TemporaryDirectory() as folder:
         write_policy(Path(folder), num_genes)
         worker = VLLMRolloutWorker(
-            Path(folder), Vocabulary(symbols, symbols), sampling, RolloutConfig(kv_cache_gib=1)
+            Path(folder),
+            Vocabulary(symbols, symbols),
+            sampling,
+            RolloutConfig(kv_cache_gib=1),
+            EngineSync(),
         )
         worker.generate(requests)
         start = time.perf_counter()

@@ -27,12 +27,12 @@ import torch
 from c2s_rl.grpo.importance import mismatch_weights
 from c2s_rl.grpo.kl import KL_ESTIMATORS, k3_kl
 from c2s_rl.grpo.loss_config import (
-    ImportanceLevel,
     LossConfig,
     LossName,
     SamplingLogprobs,
     is_on_policy,
     needs_whole_sequences,
+    weighs_whole_completions,
 )
 from c2s_rl.grpo.loss_stats import LossStats, largest, total
 from c2s_rl.grpo.surrogates import SURROGATES, Surrogate
@@ -138,7 +138,7 @@ def token_loss(config: LossConfig, inputs: TokenInputs) -> LossTerms:
             "a loss over whole completions must go through grpo_loss, "
             f"got name={config.name} and importance={config.importance} in token_loss"
         )
-    if _is_sequence_importance(config) and inputs.importance is None:
+    if weighs_whole_completions(config) and inputs.importance is None:
         raise ValueError("sequence-level importance needs weights from mismatch_weights, got none")
     return _terms(config, inputs, log_ratio=_log_ratio(config, inputs))
 
@@ -246,10 +246,6 @@ def _policy_stats(inputs: TokenInputs, ratio: torch.Tensor, surrogate: Surrogate
     if inputs.reference is not None:
         sums["kl"] = total(k3_kl(inputs.policy.detach(), inputs.reference), is_real)
     return LossStats(sums, {"ratio_max": largest(ratio, is_real)})
-
-
-def _is_sequence_importance(config: LossConfig) -> bool:
-    return config.importance is not None and config.importance.level == ImportanceLevel.SEQUENCE
 
 
 def _given(values: torch.Tensor | None, option: str, whose: str) -> torch.Tensor:

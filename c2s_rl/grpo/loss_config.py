@@ -172,6 +172,11 @@ def is_on_policy(config: LossConfig) -> bool:
     return config.updates_per_batch == 1 and config.sampling_logprobs == SamplingLogprobs.LEARNER
 
 
+def weighs_whole_completions(config: LossConfig) -> bool:
+    """Tell whether the correction for the sampler is one ratio a completion."""
+    return config.importance is not None and config.importance.level == ImportanceLevel.SEQUENCE
+
+
 def needs_whole_sequences(config: LossConfig) -> bool:
     """Tell whether a token's loss depends on the policy at the completion's other tokens.
 
@@ -183,7 +188,7 @@ def needs_whole_sequences(config: LossConfig) -> bool:
     before the pass and handed to `token_loss`.
     """
     if is_on_policy(config):
-        return config.importance is not None and config.importance.level == ImportanceLevel.SEQUENCE
+        return weighs_whole_completions(config)
     return config.name == LossName.GSPO
 
 

@@ -15,7 +15,7 @@ import torch
 from c2s_rl.decoding.gene_trie import GeneTrie
 from c2s_rl.grpo.importance import mismatch_weights
 from c2s_rl.grpo.loss import StepTotals, TokenInputs, grpo_loss, token_loss, token_weights
-from c2s_rl.grpo.loss_config import ImportanceLevel, LossConfig, needs_whole_sequences
+from c2s_rl.grpo.loss_config import LossConfig, needs_whole_sequences, weighs_whole_completions
 from c2s_rl.grpo.loss_stats import LossStats
 from c2s_rl.grpo.packing import PackedBatch, PackedPart, pack_rows
 from c2s_rl.models.columns import RestrictedColumns
@@ -116,7 +116,7 @@ def micro_loss(
 def _needs_whole_completions(config: LossConfig, micro: MicroBatch) -> bool:
     # In the first of several updates the weights of whole completions come out of this very pass.
     return needs_whole_sequences(config) or (
-        _is_sequence_importance(config) and micro.sampling_N is None
+        weighs_whole_completions(config) and micro.sampling_N is None
     )
 
 
@@ -192,7 +192,7 @@ def _sequence_importance(
     config: LossConfig, micro: MicroBatch, weights_B_T: torch.Tensor
 ) -> torch.Tensor | None:
     """Weights over whole completions, from the first update's log-probabilities."""
-    if not _is_sequence_importance(config) or micro.sampling_N is None:
+    if not weighs_whole_completions(config) or micro.sampling_N is None:
         return None
     batch = micro.batch
     weights = mismatch_weights(
@@ -202,7 +202,3 @@ def _sequence_importance(
         is_real=weights_B_T > 0,
     ).weights
     return None if weights is None else batch.flat(weights.expand_as(weights_B_T))
-
-
-def _is_sequence_importance(config: LossConfig) -> bool:
-    return config.importance is not None and config.importance.level == ImportanceLevel.SEQUENCE

@@ -31,11 +31,16 @@ from c2s_rl.types import Completion, Group
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
+    from vllm.logprobs import FlatLogprobs
 
 logger = logging.getLogger(__name__)
 
 # vLLM's smallest KV block on CPU: a prompt's prefix is shared in whole blocks only.
 CPU_BLOCK_SIZE = 32
+
+# Prompt tokens decoded along with a completion: a tokenizer may drop the first space of a text,
+# and the first token of a completion begins with one.
+TEXT_CONTEXT = 4
 
 
 class RolloutConfig(FrozenConfig):
@@ -206,6 +211,10 @@ class VLLMRolloutWorker(WeightReceiver):
             seed=seed,
             output_kind=RequestOutputKind.FINAL_ONLY,
             logprobs=0,  # 0 alternatives: the sampled token's own log-probability only
+            # One list a sample instead of objects a token, and the text decoded once at the end:
+            # the engine's own thread would spend its time on them between the model's steps.
+            flat_logprobs=True,
+            detokenize=False,
             extra_args={TRIE_KEY: self._trie is not None},
         )
 
@@ -215,15 +224,12 @@ class VLLMRolloutWorker(WeightReceiver):
         completions: list[Completion] = []
         # vLLM returns the n samples in order of finishing; their index makes the order stable
         for sample in sorted(output.outputs, key=lambda sample: sample.index):
-            logprobs = tuple(
-                entry[token].logprob
-                for token, entry in zip(sample.token_ids, sample.logprobs, strict=True)
-            )
+            token_ids = tuple(sample.token_ids)
             completions.append(
                 Completion(
-                    text=sample.text,
-                    token_ids_T=tuple(sample.token_ids),
-                    rollout_logprobs_T=logprobs,
+                    text=self._text(prompt_ids, token_ids),
+                    token_ids_T=token_ids,
+                    rollout_logprobs_T=_sampled_logprobs(token_ids, sample.logprobs),
                     # tokens of several versions count as the oldest
                     policy_version=min(int(span.version) for span in sample.weight_versions),
                     is_truncated=sample.finish_reason == "length",
@@ -238,3 +244,14 @@ class VLLMRolloutWorker(WeightReceiver):
                 for c in completions
             ),
         )
+
+    def _text(self, prompt_ids: tuple[int, ...], token_ids: tuple[int, ...]) -> str:
+        context = prompt_ids[-TEXT_CONTEXT:]
+        before = self._tokenizer.decode(context, skip_special_tokens=True)
+        text: str = self._tokenizer.decode(context + token_ids, skip_special_tokens=True)
+        return text[len(before) :]
+
+
+def _sampled_logprobs(token_ids: tuple[int, ...], flat: "FlatLogprobs") -> tuple[float, ...]:
+    assert tuple(flat.token_ids) == token_ids, "vLLM scored other tokens than it sampled"
+    return tuple(flat.logprobs)

@@ -106,3 +106,6 @@ class ScoredGroup:
     """Reward name to [G] unweighted scores."""
     diagnostics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """'<reward>/<name>' to [G] figures that explain a score; never trained on."""
+    failures: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    """Reward name to [G] what went wrong; None where it did not. Rewards that never failed here
+    are absent. A completion that one reward failed on has no total."""

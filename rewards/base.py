@@ -14,6 +14,7 @@ import numpy as np
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import FrozenConfig
 from c2s_rl.errors import RewardError
+from c2s_rl.evaluation.material import RewardMaterial
 from c2s_rl.types import Group, ParsedCell, PromptRecord
 
 
@@ -40,12 +41,14 @@ class RewardSample:
 
 @dataclass(frozen=True, eq=False)
 class RewardBatch:
-    """What a reward is given: whole groups and the vocabulary their genes index."""
+    """What a reward is given: groups, the vocabulary their genes index, and real cells."""
 
     groups: tuple[Group, ...]
     """Whole groups, in the order that the scores must keep."""
     vocabulary: Vocabulary
     """Gene symbols by index."""
+    material: RewardMaterial = field(default_factory=RewardMaterial)
+    """Real cells to compare with, and where encodings are kept."""
 
     def samples(self) -> Iterator[RewardSample]:
         """Iterate over all B completions, group after group."""
@@ -66,6 +69,46 @@ class RewardResult:
     """[B] one finite score per completion in the order of `samples()`; None abstains."""
     diagnostics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Name to [B] figures that explain the scores; logged, never trained on."""
+
+
+class FailureKind(StrEnum):
+    """What went wrong in a plug-in; none of these is ever a number."""
+
+    RAISED = "raised"
+    NOT_FINITE = "not_finite"
+    """NaN or infinite."""
+    NOT_A_NUMBER = "not_a_number"
+    """Some other object in place of a score."""
+    WRONG_LENGTH = "wrong_length"
+    """Not one value per completion, or no RewardResult at all."""
+    DEADLINE = "deadline"
+    """Took longer than it may; its process was ended."""
+    MEMORY = "memory"
+    """Took more memory than it may; its process was ended."""
+    CRASHED = "crashed"
+    """Its process died."""
+
+
+@dataclass(frozen=True)
+class RewardFailure:
+    """Why a completion has no score from a reward."""
+
+    kind: FailureKind
+    """What went wrong."""
+    message: str
+    """Rule, value and place, in one line."""
+
+
+@dataclass(frozen=True)
+class CheckedResult:
+    """What came back from a plug-in, checked: B completions in the order of the batch."""
+
+    scores: tuple[float | None, ...]
+    """[B] finite scores; None abstained or failed."""
+    diagnostics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Name to [B] figures; nan where the completion failed."""
+    failures: Mapping[int, RewardFailure] = field(default_factory=dict)
+    """Place in the batch to what went wrong there; such a completion gets no total."""
 
 
 class Reward(Protocol):

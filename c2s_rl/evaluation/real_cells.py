@@ -7,7 +7,7 @@ Shape suffix: V vocabulary.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,8 @@ class RealCells:
     """Every cell of a training prompt, target or control."""
     target_rows: Mapping[Split, Mapping[str, tuple[int, ...]]]
     """Side, then condition, to the rows of its target cells."""
+    control_rows: Mapping[Split, Mapping[str, tuple[int, ...]]]
+    """Side, then condition, to the rows of the control cells in its prompts."""
     row_of: Mapping[str, int]
     """Cell id to row."""
 
@@ -79,22 +81,30 @@ def gather_real_cells(
     missing = sorted(named - row_of.keys())
     if missing:
         raise DataError(f"cells of prompts must be in the cell shards, got no {shown(missing)}")
-    targets: dict[Split, defaultdict[str, set[str]]] = {s: defaultdict(set) for s in Split}
-    for record in records:
-        if record.target_id:
-            targets[record.split][record.condition].add(record.target_id)
     train = [r for r in records if r.split is Split.TRAIN]
     train_ids = {cell_id for r in train for cell_id in (r.target_id, r.context_id)} - {""}
     return RealCells(
         cells=cells,
         num_vocabulary=num_vocabulary,
         train_rows=tuple(row_of[cell_id] for cell_id in sorted(train_ids)),
-        target_rows={
-            split: {
-                condition: tuple(row_of[cell_id] for cell_id in sorted(ids))
-                for condition, ids in sorted(by_condition.items())
-            }
-            for split, by_condition in targets.items()
-        },
+        target_rows=_by_condition(((r, r.target_id) for r in records), row_of),
+        control_rows=_by_condition(((r, r.context_id) for r in records), row_of),
         row_of=row_of,
     )
+
+
+def _by_condition(
+    named: Iterable[tuple[PromptRecord, str]], row_of: Mapping[str, int]
+) -> dict[Split, dict[str, tuple[int, ...]]]:
+    """Rows of the named cells by side and condition, in the order of their ids."""
+    ids: dict[Split, defaultdict[str, set[str]]] = {split: defaultdict(set) for split in Split}
+    for record, cell_id in named:
+        if cell_id:
+            ids[record.split][record.condition].add(cell_id)
+    return {
+        split: {
+            condition: tuple(row_of[cell_id] for cell_id in sorted(cells))
+            for condition, cells in sorted(by_condition.items())
+        }
+        for split, by_condition in ids.items()
+    }

@@ -23,6 +23,7 @@ from c2s_rl.evaluation.result import (
 )
 from c2s_rl.evaluation.samples import Sample
 from c2s_rl.evaluation.table import absent_reasons, shown_metrics
+from c2s_rl.evaluation.watch_section import WatchSection
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,20 @@ class TableRow:
 
 
 def render_report(
-    evaluation: Evaluation, run: RunInfo, pictures: Pictures, samples: Sequence[Sample]
+    evaluation: Evaluation,
+    run: RunInfo,
+    pictures: Pictures,
+    samples: Sequence[Sample],
+    watch: WatchSection | None = None,
 ) -> str:
     """Lay out the report.
+
+    Args:
+        evaluation: All numbers.
+        run: What is said about the run.
+        pictures: The figures.
+        samples: Sentences to show.
+        watch: Held-out prompts during training, and probes; None leaves the part out.
 
     Returns:
         A whole HTML document that refers to nothing outside itself.
@@ -106,6 +118,7 @@ def render_report(
         methods=evaluation.present,
         pictures=pictures,
         samples=samples,
+        watch=watch,
         metric_rows=metric_rows(evaluation),
         condition_rows=condition_rows(evaluation),
         absent=absent_reasons(evaluation),

@@ -12,6 +12,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
 from typing import Self
@@ -26,7 +27,9 @@ from c2s_rl.data.prompt_set import PromptSet
 from c2s_rl.data.shards import CellManifest, read_cells, read_manifest
 from c2s_rl.errors import ConfigError, DataError, StageError
 from c2s_rl.evaluation.cell_metrics import Yardstick, has_program_order
+from c2s_rl.evaluation.learning_curve import BEST, CURVE, read_best, read_curve
 from c2s_rl.evaluation.methods import Drawing, ceilings, null_baselines, policy_method
+from c2s_rl.evaluation.parts import HeldOutPart, part_of
 from c2s_rl.evaluation.rank import TauVariant
 from c2s_rl.evaluation.real_cells import RealCells, gather_real_cells
 from c2s_rl.evaluation.report import RunInfo
@@ -40,6 +43,23 @@ EVALUATION = "evaluation.json"
 REPORT = "report.html"
 
 logger = logging.getLogger(__name__)
+
+
+class Checkpoint(StrEnum):
+    """Which policy of an alignment."""
+
+    LAST = "last"
+    """After its last step."""
+    BEST = "best"
+    """The best on validation prompts, by `align.evaluation.metric`."""
+
+
+class HeldOutPrompts(StrEnum):
+    """Which held-out prompts are evaluated on."""
+
+    ALL = "all"
+    TEST = "test"
+    """Those that choose no checkpoint during training; see `evaluation/parts.py`."""
 
 
 class EvaluateConfig(FrozenConfig):
@@ -59,12 +79,26 @@ class EvaluateConfig(FrozenConfig):
     samples_per_prompt: int = Field(8, ge=1, description="Answers of each policy to each prompt.")
     baseline: str = Field("SFT", description="Policy that the candidate is compared with.")
     candidate: str = Field("GRPO", description="Policy that should be better.")
+    candidate_checkpoint: Checkpoint = Field(
+        Checkpoint.LAST,
+        description="Which of GRPO's policies: last, or the best one of align.evaluation",
+    )
+    held_out: HeldOutPrompts | None = Field(
+        None,
+        description="test leaves out the quarter of prompts that chooses checkpoints, all does "
+        "not; default: test with align.evaluation, else all",
+    )
     bootstrap_draws: int = Field(2000, ge=100, description="Draws behind every 95 % interval.")
     umap_cells: int = Field(
         400, ge=0, description="Most cells of one origin on the map; 0 draws none and saves 20 s."
     )
     num_samples_shown: int = Field(3, ge=0, description="Conditions with sentences in the report.")
     seed: int = Field(0, ge=0, description="Seeds prompts, baselines, bootstrap and map.")
+
+    def for_run(self, *, has_validation: bool) -> Self:
+        """Decide what depends on whether alignment is evaluated during training."""
+        default = HeldOutPrompts.TEST if has_validation else HeldOutPrompts.ALL
+        return self.model_copy(update={"held_out": self.held_out or default})
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -104,7 +138,8 @@ def select_prompts(config: EvaluateConfig, prompt_set: PromptSet) -> Selection:
     program_N = program_indices(load_program(config.program), prompt_set.vocabulary)
     records = _of_task(config, prompt_set)
     wanted = _of_conditions(config, records)
-    usable = [record for record in wanted if has_program_order(record, program_N)]
+    reported = _without_validation(config, wanted, prompt_set.manifest.seed)
+    usable = [record for record in reported if has_program_order(record, program_N)]
     by_condition: defaultdict[str, list[PromptRecord]] = defaultdict(list)
     for record in sorted(usable, key=lambda r: stable_hash(f"eval|{r.prompt_id}", config.seed)):
         by_condition[record.condition].append(record)
@@ -117,7 +152,8 @@ def select_prompts(config: EvaluateConfig, prompt_set: PromptSet) -> Selection:
         )
     skipped = {
         "of other conditions": len(records) - len(wanted),
-        "the target expresses no gene of the program": len(wanted) - len(usable),
+        "kept for choosing checkpoints": len(wanted) - len(reported),
+        "the target expresses no gene of the program": len(reported) - len(usable),
         "more than num_prompts": max(0, len(in_turn) - config.num_prompts),
     }
     return Selection(
@@ -144,7 +180,8 @@ def run(
         cells: Folder of the cell shards that the corpus was made from.
         groups_by_policy: Policy name to one group for each prompt of `select_prompts`, in any
             order, each with `samples_per_prompt` answers; the order of policies is the columns'.
-        metrics: metrics.jsonl of the alignment, for the curves; None draws none.
+        metrics: metrics.jsonl of the alignment, for the curves; what it found on held-out prompts
+            is read from beside it. None draws none.
         run_info: What the report says about the run.
         output: Folder for both files; created.
 
@@ -172,7 +209,20 @@ def run(
     evaluation = _evaluate(config, selection, groups, real, yardstick, prompt_set)
     from c2s_rl.evaluation.assemble import ReportMaterial, assemble_report  # matplotlib: 0.5 s
 
-    material = ReportMaterial(evaluation, groups, real, yardstick, prompt_set.vocabulary)
+    align = metrics.parent if metrics is not None else None
+    material = ReportMaterial(
+        evaluation,
+        groups,
+        real,
+        yardstick,
+        prompt_set.vocabulary,
+        curve=read_curve(align / CURVE) if align else (),
+        best=read_best(align / BEST) if align else None,
+        num_shared=sum(
+            part_of(record, prompt_set.manifest.seed) is HeldOutPart.VALIDATION
+            for record in selection.records_P
+        ),
+    )
     html = assemble_report(
         material,
         run_info,
@@ -210,6 +260,14 @@ def _of_conditions(
         if condition not in known:
             raise ConfigError(unknown_name("a held-out condition", condition, known, "the corpus"))
     return [r for r in records if r.condition in (config.conditions or known)]
+
+
+def _without_validation(
+    config: EvaluateConfig, records: Sequence[PromptRecord], corpus_seed: int
+) -> Sequence[PromptRecord]:
+    if config.held_out is not HeldOutPrompts.TEST:
+        return records
+    return [r for r in records if part_of(r, corpus_seed) is HeldOutPart.TEST]
 
 
 def _in_order(

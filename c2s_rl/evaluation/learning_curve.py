@@ -97,16 +97,6 @@ def is_better(metric: str, value: float, than: float) -> bool:
     return value > than if is_higher_better(metric) else value < than
 
 
-def best_of(points: Sequence[CurvePoint], metric: str) -> CurvePoint | None:
-    """First of the points with the best value; None where none has one."""
-    best: CurvePoint | None = None
-    for point in points:
-        value, former = point.value(metric), best.value(metric) if best else None
-        if value is not None and (former is None or is_better(metric, value, former)):
-            best = point
-    return best
-
-
 def read_curve(path: Path) -> tuple[CurvePoint, ...]:
     """Read held_out.jsonl; a last line without its line break was cut by a kill and is dropped.
 

@@ -89,7 +89,7 @@ def name_tiers(
         if name in set(TierKind) and name != kind.value:
             raise DataError(
                 f"a tier named {name!r} must hold such conditions, got {parts.name!r}, "
-                f"which is an {kind.value}"
+                f"which is {kind.value!r}"
             )
         tiers[parts.name] = name
     return tiers

@@ -198,8 +198,7 @@ def test_a_tier_may_have_a_name_of_its_own(source_of: MakeSource) -> None:
     [
         (
             {"name": "unseen exposure", "where": {"cell_type": ["B"], "condition": ["IL6"]}},
-            "a tier named 'unseen exposure' must hold such conditions, got 'B | IL6', which is an "
-            "unseen per cell type",
+            "must hold such conditions, got 'B | IL6', which is 'unseen per cell type'",
         ),
         ({"where": {"condition": ["IL-6"]}}, "a value of condition in a tier must occur"),
         (

@@ -54,7 +54,6 @@ def record(
     target: str = " NO SEPT1",
     genes: tuple[int, ...] = (0, 1),
     context: tuple[int, ...] = (),
-    tier: str = "",
 ) -> PromptRecord:
     return PromptRecord(
         prompt_id=f"p{index}",
@@ -67,7 +66,7 @@ def record(
         split=split,
         target_genes_K=np.array(genes, dtype=np.int32),
         context_genes_K=np.array(context, dtype=np.int32),
-        tier=tier,
+        tier="unseen exposure" if split is Split.TEST else "",
     )
 
 
@@ -98,7 +97,6 @@ def test_records_come_back_as_written(
             genes=tuple(genes),
             context=tuple(context),
             split=split,
-            tier="unseen exposure" if split is Split.TEST else "",
         )
         for i, (genes, context, split) in enumerate(rows)
     ]

@@ -40,6 +40,7 @@ __all__ = [
     "score_method",
 ]
 
+
 @dataclass(frozen=True, eq=False)
 class Yardstick:
     """What all answers of one evaluation are measured with."""

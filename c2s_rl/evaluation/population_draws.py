@@ -13,9 +13,37 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from c2s_rl.cells.sentence import stable_hash
 from c2s_rl.evaluation.distances import as_pair, median_bandwidths, rbf_kernel, transport_cost
 from c2s_rl.evaluation.distribution import DistributionMetric
 from c2s_rl.evaluation.rank import DoubleArray, IndexArray
+
+
+def draw_rows(
+    units_C: Sequence[str], drawable: Sequence[str], *, num_draws: int, seed: int
+) -> list[IndexArray]:
+    """Draw units with replacement, each with all its cells.
+
+    Args:
+        units_C: [C] unit of every cell.
+        drawable: Units to draw from, sorted; some may have no cell here. The same list and seed
+            draw the same units, so that methods of the same prompts are compared in pairs.
+        num_draws: S.
+        seed: Seeds the draws.
+
+    Returns:
+        [S] rows of the cells, repeats included; empty where no unit drawn has a cell.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, unit in enumerate(units_C):
+        rows_of.setdefault(unit, []).append(row)
+    rng = np.random.default_rng(stable_hash("|".join(drawable), seed))
+    draws = []
+    for _ in range(num_draws):
+        picked = rng.integers(len(drawable), size=len(drawable))
+        rows = [row for pick in picked for row in rows_of.get(drawable[pick], ())]
+        draws.append(np.array(rows, dtype=np.int64))
+    return draws
 
 
 def fewer_dimensions(vectors_C_D: npt.ArrayLike) -> DoubleArray:
@@ -104,7 +132,9 @@ def _one_draw(
     return {
         DistributionMetric.MMD: mmd,
         DistributionMetric.ENERGY: -_contrast(pair.distances, real, generated),
-        DistributionMetric.WASSERSTEIN: float(np.sqrt(transport_cost(pair.distances[2][mixed] ** 2))),
+        DistributionMetric.WASSERSTEIN: float(
+            np.sqrt(transport_cost(pair.distances[2][mixed] ** 2))
+        ),
         DistributionMetric.SCFID: _scfid(pair.products, real, generated),
     }
 

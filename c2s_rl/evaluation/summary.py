@@ -35,7 +35,9 @@ class Resampling:
     units_P: tuple[str, ...] | None = None
     """[P] donor of each prompt, drawn with all its prompts; None draws prompts."""
 
-    def interval(self, values_P: DoubleArray, conditions_P: Sequence[str], rows: IndexArray) -> Interval:
+    def interval(
+        self, values_P: DoubleArray, conditions_P: Sequence[str], rows: IndexArray
+    ) -> Interval:
         """Interval of the mean over some of the prompts.
 
         Args:
@@ -46,9 +48,7 @@ class Resampling:
         values = values_P[rows]
         conditions = [conditions_P[row] for row in rows]
         if self.units_P is None:
-            return stratified_interval(
-                values, conditions, num_draws=self.num_draws, seed=self.seed
-            )
+            return stratified_interval(values, conditions, num_draws=self.num_draws, seed=self.seed)
         units = [self.units_P[row] for row in rows]
         return clustered_interval(
             values, conditions, units, num_draws=self.num_draws, seed=self.seed

@@ -16,7 +16,6 @@ from c2s_rl.evaluation.result import (
     PRIMARY,
     Evaluation,
     MethodKind,
-    MethodResult,
     format_range,
     format_value,
 )

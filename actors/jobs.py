@@ -275,12 +275,11 @@ def _sample(
 
 def show_evaluation(run: RunConfig) -> None:
     """Print the table of a finished evaluation, and where its report is."""
-    from c2s_rl.evaluation.result import Evaluation
+    from c2s_rl.evaluation.result import read_evaluation
     from c2s_rl.evaluation.table import result_table
 
-    text = (run.folder / EVALUATION).read_text(encoding="utf-8")
     console = Console()
-    evaluation = Evaluation.model_validate_json(text)
+    evaluation = read_evaluation(run.folder / EVALUATION)
     console.print(result_table(evaluation, width=console.width))
     console.print(f"report: {run.folder / REPORT}", soft_wrap=True)
 

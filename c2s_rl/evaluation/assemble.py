@@ -14,6 +14,7 @@ from c2s_rl.evaluation.cell_plots import rank_fit, rank_profile, umap_picture
 from c2s_rl.evaluation.forest_plot import forest
 from c2s_rl.evaluation.learning_curve import Best, CurvePoint
 from c2s_rl.evaluation.plots import Picture
+from c2s_rl.evaluation.population_plot import population_panels
 from c2s_rl.evaluation.probes import probe_ruler
 from c2s_rl.evaluation.real_cells import RealCells
 from c2s_rl.evaluation.report import Pictures, RunInfo, render_report
@@ -71,6 +72,7 @@ def assemble_report(
         forest=forest(evaluation),
         cell_map=_map_picture(material, max_map_cells) if max_map_cells else None,
         rank_fit=rank_fit(profile, yardstick.rank_model, yardstick.num_genes),
+        population=population_panels(evaluation),
     )
     samples = make_samples(
         material.groups,

@@ -2,20 +2,21 @@
 
 Command: `c2s-rl evaluate --config FILE` (section `evaluate`). The stage does not sample: whoever
 runs it gets the prompts from `select_prompts`, has every policy answer them, and hands the parsed
-groups to `run`, which writes evaluation.json and report.html. Scores of text answers (cell type
-names) are left out.
+groups to `run`, which writes evaluation.json and report.html, and cells for cell-eval where asked.
+The numbers are found in `evaluate_numbers.py`. Scores of text answers (cell type names) are left
+out.
 
 Shape suffix: P prompts.
 """
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
@@ -27,20 +28,25 @@ from c2s_rl.data.prompt_set import PromptSet
 from c2s_rl.data.shards import CellManifest, read_cells, read_manifest
 from c2s_rl.errors import ConfigError, DataError, StageError
 from c2s_rl.evaluation.cell_metrics import Yardstick, has_program_order
+from c2s_rl.evaluation.donors import AUTO, choose_units, donor_column
+from c2s_rl.evaluation.export import ExportColumns, export_cells
 from c2s_rl.evaluation.learning_curve import BEST, CURVE, read_best, read_curve
-from c2s_rl.evaluation.methods import Drawing, ceilings, null_baselines, policy_method
 from c2s_rl.evaluation.parts import HeldOutPart, part_of
+from c2s_rl.evaluation.population_cells import PopulationConfig
 from c2s_rl.evaluation.rank import TauVariant
-from c2s_rl.evaluation.real_cells import RealCells, gather_real_cells
+from c2s_rl.evaluation.real_cells import gather_real_cells
 from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import Evaluation
-from c2s_rl.evaluation.summary import Resampling, compare, score_methods, summarise
-from c2s_rl.evaluation.verdict import give_verdict
+from c2s_rl.pipeline.evaluate_numbers import Answered, find_numbers
 from c2s_rl.runlog import read_metrics
 from c2s_rl.types import Group, PromptRecord, Split, Task
 
+if TYPE_CHECKING:
+    from c2s_rl.evaluation.assemble import ReportMaterial
+
 EVALUATION = "evaluation.json"
 REPORT = "report.html"
+EXPORT = "export"
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +95,18 @@ class EvaluateConfig(FrozenConfig):
         "not; default: test with align.evaluation, else all",
     )
     bootstrap_draws: int = Field(2000, ge=100, description="Draws behind every 95 % interval.")
+    bootstrap_by: str = Field(
+        AUTO,
+        description="What intervals draw again: cell, an obs column (donor), or auto: the corpus's "
+        "donor column where the held-out prompts have 5 donors or more.",
+    )
+    population: PopulationConfig | None = Field(
+        default_factory=PopulationConfig,
+        description="Distances between generated and real cells of a condition; null: none.",
+    )
+    export: bool = Field(
+        default=False, description="Also write real and predicted cells as .h5ad, for cell-eval."
+    )
     umap_cells: int = Field(
         400, ge=0, description="Most cells of one origin on the map; 0 draws none and saves 20 s."
     )
@@ -183,11 +201,13 @@ def run(
         metrics: metrics.jsonl of the alignment, for the curves; what it found on held-out prompts
             is read from beside it. None draws none.
         run_info: What the report says about the run.
-        output: Folder for both files; created.
+        output: Folder for both files, and `export/`; created.
 
     Raises:
-        StageError: If a policy did not answer exactly the selected prompts.
-        ConfigError: If two policies or more were sampled, but not those to compare.
+        StageError: If a policy did not answer exactly the selected prompts, or cells that have no
+            controls are to be exported.
+        ConfigError: If two policies or more were sampled, but not those to compare; or
+            `bootstrap_by` names no column that divides the prompts.
         DataError: If cells and corpus do not belong together.
     """
     selection = select_prompts(config, prompt_set)
@@ -198,7 +218,15 @@ def run(
     _check_names(config, list(groups))
     manifest = read_manifest(cells)
     _check_vocabularies(manifest, prompt_set)
-    real = gather_real_cells(prompt_set.records, read_cells(cells), len(manifest.symbols))
+    donors = donor_column(
+        config.bootstrap_by, _column(prompt_set, "donor_column"), manifest.obs_columns
+    )
+    labels = ExportColumns(
+        *(_column(prompt_set, f"{part}_column") for part in ("cell_type", "condition", "exposure"))
+    )
+    columns = {donors, *(labels.names if config.export else ())} - {None}
+    table = read_cells(cells, sorted(column for column in columns if column is not None))
+    real = gather_real_cells(prompt_set.records, table, len(manifest.symbols))
     yardstick = Yardstick(
         program_N=program_indices(load_program(config.program), prompt_set.vocabulary),
         rank_model=manifest.rank_model,
@@ -206,23 +234,13 @@ def run(
         num_vocabulary=len(manifest.symbols),
         variant=config.variant,
     )
-    evaluation = _evaluate(config, selection, groups, real, yardstick, prompt_set)
-    from c2s_rl.evaluation.assemble import ReportMaterial, assemble_report  # matplotlib: 0.5 s
+    records_P = selection.records_P
+    units = choose_units(config.bootstrap_by, donors, records_P, real)
+    answered = Answered(records_P, selection.skipped, groups, real, units, yardstick, prompt_set)
+    evaluation = find_numbers(config, answered)
+    from c2s_rl.evaluation.assemble import assemble_report  # matplotlib: 0.5 s
 
-    align = metrics.parent if metrics is not None else None
-    material = ReportMaterial(
-        evaluation,
-        groups,
-        real,
-        yardstick,
-        prompt_set.vocabulary,
-        curve=read_curve(align / CURVE) if align else (),
-        best=read_best(align / BEST) if align else None,
-        num_shared=sum(
-            part_of(record, prompt_set.manifest.seed) is HeldOutPart.VALIDATION
-            for record in selection.records_P
-        ),
-    )
+    material = _material(answered, evaluation, metrics)
     html = assemble_report(
         material,
         run_info,
@@ -231,6 +249,8 @@ def run(
         num_samples=config.num_samples_shown,
     )
     output.mkdir(parents=True, exist_ok=True)
+    if config.export:
+        export_cells(output / EXPORT, groups, real, yardstick, labels, prompt_set.vocabulary)
     _replace_text(output / EVALUATION, evaluation.model_dump_json(indent=1) + "\n")
     _replace_text(output / REPORT, html)
     logger.info("wrote %s and %s to %s", EVALUATION, REPORT, output)
@@ -307,49 +327,30 @@ def _check_vocabularies(manifest: CellManifest, prompt_set: PromptSet) -> None:
         )
 
 
-def _evaluate(
-    config: EvaluateConfig,
-    selection: Selection,
-    groups: Mapping[str, Sequence[Group]],
-    real: RealCells,
-    yardstick: Yardstick,
-    prompt_set: PromptSet,
-) -> Evaluation:
-    """Score all methods and put the numbers together."""
-    records_P = selection.records_P
-    drawing = Drawing(prompt_set.num_genes, config.samples_per_prompt, config.seed)
-    methods = [
-        *null_baselines(records_P, real, drawing),
-        *(policy_method(name, answers) for name, answers in groups.items()),
-        *ceilings(records_P, real, drawing),
-    ]
-    scored = score_methods(methods, records_P, yardstick)
-    resampling = Resampling(config.bootstrap_draws, config.seed)
-    results = tuple(summarise(one, records_P, resampling) for one in scored.values())
-    difference = None
-    if len(groups) > 1:
-        candidate, baseline = scored[config.candidate], scored[config.baseline]
-        difference = compare(candidate, baseline, records_P, resampling)
-    program = load_program(config.program)
-    counts = Counter(record.condition for record in records_P)
-    trained = {r.condition for r in prompt_set.records if r.split is Split.TRAIN}
-    return Evaluation(
-        program=program.name,
-        program_source=program.source,
-        program_genes=tuple(prompt_set.vocabulary.symbols[n] for n in yardstick.program_N),
-        num_program_genes_absent=len(program.symbols) - len(yardstick.program_N),
-        variant=config.variant,
-        num_genes=prompt_set.num_genes,
-        samples_per_prompt=config.samples_per_prompt,
-        conditions=dict(sorted(counts.items())),
-        unseen_conditions=tuple(sorted(counts.keys() - trained)),
-        bootstrap_draws=config.bootstrap_draws,
-        seed=config.seed,
-        skipped=dict(selection.skipped),
-        methods=results,
-        difference=difference,
-        verdict=give_verdict(results, difference),
+def _material(answered: Answered, evaluation: Evaluation, metrics: Path | None) -> "ReportMaterial":
+    """Numbers, answers and cells of the report, with what alignment found on held-out prompts."""
+    from c2s_rl.evaluation.assemble import ReportMaterial
+
+    align = metrics.parent if metrics is not None else None
+    corpus_seed = answered.prompt_set.manifest.seed
+    return ReportMaterial(
+        evaluation,
+        answered.groups,
+        answered.real,
+        answered.yardstick,
+        answered.prompt_set.vocabulary,
+        curve=read_curve(align / CURVE) if align else (),
+        best=read_best(align / BEST) if align else None,
+        num_shared=sum(
+            part_of(record, corpus_seed) is HeldOutPart.VALIDATION for record in answered.records_P
+        ),
     )
+
+
+def _column(prompt_set: PromptSet, key: str) -> str | None:
+    """An obs column that the corpus's config names, if it does."""
+    value = prompt_set.manifest.config.get(key)
+    return value if isinstance(value, str) else None
 
 
 def _replace_text(path: Path, text: str) -> None:

@@ -18,8 +18,8 @@ from actors.session import RayConfig
 from actors.sync_config import SyncConfig, choose_backend
 from c2s_rl.config import FrozenConfig, apply_overrides, load_yaml, validate
 from c2s_rl.errors import ConfigError
-from c2s_rl.evaluation.cell_metrics import Metric
 from c2s_rl.evaluation.learning_curve import REWARD, REWARD_PREFIX, is_directed
+from c2s_rl.evaluation.metrics import Metric
 from c2s_rl.pipeline.align import AlignConfig
 from c2s_rl.pipeline.base_model import BaseModelConfig
 from c2s_rl.pipeline.convert import ConvertConfig

@@ -11,18 +11,18 @@ How it looks: `compare_table.py`, `compare_plot.py`, `compare_page.py`.
 import difflib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from c2s_rl.config import load_yaml
-from c2s_rl.errors import ConfigError, DataError, MissingFileError
+from c2s_rl.errors import ConfigError, MissingFileError
 from c2s_rl.evaluation.bootstrap import Interval
-from c2s_rl.evaluation.cell_metrics import METRICS, Better, Metric
-from c2s_rl.evaluation.result import PRIMARY, Evaluation, MethodResult
+from c2s_rl.evaluation.metrics import Better, Metric, MetricInfo
+from c2s_rl.evaluation.result import PRIMARY, Evaluation, read_evaluation
 
 EVALUATION = "evaluation.json"
 CONFIG = "config.yaml"
@@ -52,11 +52,8 @@ class RunResult:
 
     def metrics_of(self, name: str) -> dict[str, Interval]:
         """Metrics of one column that have a value."""
-        return {
-            metric.value: interval
-            for metric, interval in _method(self.evaluation, name).metrics.items()
-            if interval.mean is not None
-        }
+        method = next(method for method in self.evaluation.methods if method.name == name)
+        return {m: interval for m, interval in method.metrics.items() if interval.mean is not None}
 
 
 @dataclass(frozen=True)
@@ -117,6 +114,8 @@ class Comparison:
     """In the order in which their first runs were given."""
     metrics: tuple[str, ...]
     """To show, in table order."""
+    info: Mapping[str, MetricInfo]
+    """How each is called and read, as the runs say it."""
     headline: tuple[str, ...]
     """Those of the picture."""
     statements: tuple[str, ...]
@@ -137,7 +136,10 @@ def compare_runs(folders: Sequence[Path], metrics: Sequence[str] = ()) -> Compar
     """
     labels = _labels(folders)
     runs = [read_run(folder, label) for folder, label in zip(folders, labels, strict=True)]
-    known = _known_metrics(runs)
+    info: dict[str, MetricInfo] = {}
+    for run in runs:
+        info |= run.evaluation.metric_info
+    known = _known_metrics(runs, info)
     for metric in metrics:
         if metric not in known:
             near = difflib.get_close_matches(metric, known, n=1)
@@ -151,6 +153,7 @@ def compare_runs(folders: Sequence[Path], metrics: Sequence[str] = ()) -> Compar
     return Comparison(
         groups=groups,
         metrics=shown,
+        info=info,
         headline=shown if metrics else headline,
         statements=tuple(_statements(runs, groups)),
     )
@@ -161,7 +164,7 @@ def read_run(folder: Path, label: str) -> RunResult:
 
     Raises:
         MissingFileError: If it has no evaluation.json.
-        DataError: If that is not of this form.
+        DataError: If that is not of this form or version.
     """
     path = folder / EVALUATION
     if not path.is_file():
@@ -169,15 +172,7 @@ def read_run(folder: Path, label: str) -> RunResult:
             f"a run to compare must hold {EVALUATION}, got none in {folder}: "
             "run its stage `evaluate` first"
         )
-    try:
-        evaluation = Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise DataError(
-            f"{EVALUATION} must follow its schema, got {first['msg']!r} at {place} in {path}; "
-            "run its stage `evaluate` again"
-        ) from error
+    evaluation = read_evaluation(path)
     config = folder / CONFIG
     # a run without its config stands alone: nobody knows what it differs in
     setting = f"unknown: {folder}"
@@ -187,12 +182,11 @@ def read_run(folder: Path, label: str) -> RunResult:
     return RunResult(label, evaluation, setting)
 
 
-def is_gain_good(metric: str, change: float) -> bool | None:
+def is_gain_good(info: MetricInfo, change: float) -> bool | None:
     """Whether a change of a metric is for the better; None where no direction is, or no change."""
-    better = METRICS[Metric(metric)].better
-    if better is Better.NEITHER or change == 0:
+    if info.better is Better.NEITHER or change == 0:
         return None
-    return (change > 0) is (better is Better.HIGHER)
+    return (change > 0) is (info.better is Better.HIGHER)
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
@@ -211,16 +205,12 @@ def _without_seeds(value: JsonValue) -> JsonValue:
     return value
 
 
-def _method(evaluation: Evaluation, name: str) -> MethodResult:
-    return next(method for method in evaluation.methods if method.name == name)
-
-
-def _known_metrics(runs: Sequence[RunResult]) -> tuple[str, ...]:
+def _known_metrics(runs: Sequence[RunResult], info: Mapping[str, MetricInfo]) -> tuple[str, ...]:
     """Metrics with a value in any policy, in table order."""
     found = {
         metric for run in runs for name in run.policies or () for metric in run.metrics_of(name)
     }
-    return tuple(metric.value for metric in Metric if metric.value in found)
+    return tuple(metric for metric in info if metric in found)
 
 
 def _groups(runs: Sequence[RunResult]) -> tuple[RunGroup, ...]:
@@ -243,7 +233,7 @@ def _gain(run: RunResult, metric: str) -> Gain | None:
     if run.policies is None or run.evaluation.difference is None:
         return None
     baseline, candidate = (_spread(run.metrics_of(name).get(metric)) for name in run.policies)
-    difference = _spread(run.evaluation.difference.metrics.get(Metric(metric)))
+    difference = _spread(run.evaluation.difference.metrics.get(metric))
     if baseline is None or candidate is None or difference is None:
         return None
     return Gain(baseline, candidate, difference, _percent(difference, baseline.mean))
@@ -273,7 +263,7 @@ def _range(spreads: Sequence[Spread]) -> Spread:
 def _statements(runs: Sequence[RunResult], groups: Sequence[RunGroup]) -> list[str]:
     """What differs between the runs, and who cannot be compared."""
     found: list[str] = []
-    facts = {
+    facts: dict[str, Callable[[Evaluation], str]] = {
         "gene programs": lambda e: e.program,
         "lengths of cell sentences": lambda e: f"{e.num_genes} genes",
         "variants of Kendall's tau": lambda e: e.variant.value,

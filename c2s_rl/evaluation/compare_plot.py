@@ -8,9 +8,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from c2s_rl.evaluation.cell_metrics import METRICS, Metric
 from c2s_rl.evaluation.compare import Comparison, Gain, Spread, is_gain_good
 from c2s_rl.evaluation.compare_table import DIRECTION, policy_names, write_percent
+from c2s_rl.evaluation.metrics import MetricInfo
 from c2s_rl.evaluation.plots import (
     POLICY_COLOURS,
     POLICY_MARKS,
@@ -54,7 +54,7 @@ def gain_picture(comparison: Comparison) -> Picture | None:
 
 
 def _draw_metric(axes: Axes, metric: str, comparison: Comparison, *, has_labels: bool) -> None:
-    info = METRICS[Metric(metric)]
+    info = comparison.info[metric]
     scale = 100 if info.is_share else 1
     names = policy_names(comparison)
     for y, group in enumerate(comparison.groups):
@@ -64,9 +64,9 @@ def _draw_metric(axes: Axes, metric: str, comparison: Comparison, *, has_labels:
             continue
         for policy, spread in enumerate((gain.baseline, gain.candidate)):
             _draw_spread(axes, y + OFFSET * (2 * policy - 1), spread, scale, policy, names[policy])
-        _write_gain(axes, y, metric, gain)
+        _write_gain(axes, y, info, gain)
     direction = DIRECTION[info.better]
-    title = info.label[0].upper() + info.label[1:]
+    title = info.label[0].upper() + info.label[1:].replace(", ", ",\n", 1)
     axes.set_title(f"{title}\n{direction}" if direction else title)
     if info.is_share:
         axes.set_xlabel("%")
@@ -103,13 +103,13 @@ def _draw_spread(
     )
 
 
-def _write_gain(axes: Axes, y: float, metric: str, gain: Gain) -> None:
+def _write_gain(axes: Axes, y: float, info: MetricInfo, gain: Gain) -> None:
     if gain.percent is None:
         _write_beside(axes, y, ABSENT, REAL_COLOUR)
         return
     low, high = gain.difference.low, gain.difference.high
     is_sure = low is not None and high is not None and not low <= 0 <= high
-    is_good = is_gain_good(metric, gain.difference.mean)
+    is_good = is_gain_good(info, gain.difference.mean)
     colour = REAL_COLOUR if is_good is None or not is_sure else GOOD if is_good else BAD
     _write_beside(axes, y, write_percent(gain.percent), colour)
 

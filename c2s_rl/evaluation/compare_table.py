@@ -9,8 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from c2s_rl.evaluation.cell_metrics import METRICS, Better, Metric
 from c2s_rl.evaluation.compare import Comparison, Gain, RunGroup, Spread, is_gain_good
+from c2s_rl.evaluation.metrics import Better, MetricInfo
 from c2s_rl.evaluation.result import ABSENT, NO_BREAK
 
 DIRECTION = {
@@ -62,14 +62,14 @@ def compare_blocks(comparison: Comparison) -> list[CompareBlock]:
     """Write down every metric of a comparison, '-' where a run lacks it."""
     blocks: list[CompareBlock] = []
     for metric in comparison.metrics:
-        info = METRICS[Metric(metric)]
+        info = comparison.info[metric]
         direction = DIRECTION[info.better]
         blocks.append(
             CompareBlock(
                 metric=metric,
                 title=f"{info.label} ({direction})" if direction else info.label,
                 meaning=info.meaning,
-                rows=tuple(_row(group, metric) for group in comparison.groups),
+                rows=tuple(_row(group, metric, info) for group in comparison.groups),
             )
         )
     return blocks
@@ -116,33 +116,32 @@ def write_percent(percent: Spread) -> str:
     return f"{percent.mean:+.1f}{NO_BREAK}%"
 
 
-def _row(group: RunGroup, metric: str) -> CompareRow:
+def _row(group: RunGroup, metric: str, info: MetricInfo) -> CompareRow:
     gain = group.gain(metric)
     nothing = Written(ABSENT, "")
     if gain is None:
         return CompareRow(group.label, len(group.runs), nothing, nothing, nothing, nothing)
-    look = _look(metric, gain)
+    look = _look(info, gain)
     return CompareRow(
         label=group.label,
         num_seeds=len(group.runs),
-        baseline=_write(metric, gain.baseline),
-        candidate=_write(metric, gain.candidate),
-        difference=_write(metric, gain.difference, is_signed=True, look=look),
+        baseline=_write(info, gain.baseline),
+        candidate=_write(info, gain.candidate),
+        difference=_write(info, gain.difference, is_signed=True, look=look),
         percent=nothing if gain.percent is None else _write_percent(gain.percent, look),
     )
 
 
-def _look(metric: str, gain: Gain) -> str:
+def _look(info: MetricInfo, gain: Gain) -> str:
     """Good or bad only where both ends lie on one side of 0."""
     low, high = gain.difference.low, gain.difference.high
     if low is None or high is None or low <= 0 <= high:
         return ""
-    is_good = is_gain_good(metric, gain.difference.mean)
+    is_good = is_gain_good(info, gain.difference.mean)
     return "" if is_good is None else "good" if is_good else "bad"
 
 
-def _write(metric: str, spread: Spread, *, is_signed: bool = False, look: str = "") -> Written:
-    info = METRICS[Metric(metric)]
+def _write(info: MetricInfo, spread: Spread, *, is_signed: bool = False, look: str = "") -> Written:
     scale = 100 if info.is_share else 1
     sign = "+" if is_signed else ""
     unit = (" points" if is_signed else f"{NO_BREAK}%") if info.is_share else ""

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from c2s_rl.evaluation.cell_metrics import METRICS, Metric
 from c2s_rl.evaluation.learning_curve import REWARD, Best, CurvePoint, is_reward, metric_label
+from c2s_rl.evaluation.metrics import METRICS, Metric
 from c2s_rl.evaluation.plots import (
     POLICY_COLOURS,
     REAL_COLOUR,

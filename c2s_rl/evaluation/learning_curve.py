@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from c2s_rl.errors import DataError
 from c2s_rl.evaluation.bootstrap import Interval
-from c2s_rl.evaluation.cell_metrics import METRICS, Better, Metric
+from c2s_rl.evaluation.metrics import METRICS, Better, Metric
 from c2s_rl.evaluation.probes import Probe
 
 CURVE = "held_out.jsonl"

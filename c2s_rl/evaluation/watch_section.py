@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from c2s_rl.evaluation.bootstrap import Interval
-from c2s_rl.evaluation.cell_metrics import Metric
 from c2s_rl.evaluation.held_out_plot import held_out_curves
 from c2s_rl.evaluation.learning_curve import (
     Best,
@@ -18,6 +17,7 @@ from c2s_rl.evaluation.learning_curve import (
     metric_label,
 )
 from c2s_rl.evaluation.methods import REAL_CELL, Drawing, ceilings
+from c2s_rl.evaluation.metrics import Metric
 from c2s_rl.evaluation.plots import Picture
 from c2s_rl.evaluation.probe_drift import ProbeRow, probe_rows
 from c2s_rl.evaluation.probes import Probe, ProbeRuler, mean_of, probe_answers, probe_groups

@@ -23,8 +23,7 @@ import numpy as np
 
 from c2s_rl.checkpoint import atomic_folder
 from c2s_rl.errors import ConfigError
-from c2s_rl.evaluation.bootstrap import Interval, stratified_interval
-from c2s_rl.evaluation.cell_metrics import Metric
+from c2s_rl.evaluation.bootstrap import Interval
 from c2s_rl.evaluation.learning_curve import (
     BEST,
     BEST_FILE,
@@ -50,7 +49,6 @@ from c2s_rl.pipeline.align_loop import AlignLoop
 from c2s_rl.pipeline.group_stream import Outcome
 from c2s_rl.pipeline.held_out import HeldOut
 from c2s_rl.runlog import RunLog
-from c2s_rl.types import PromptRecord
 
 logger = logging.getLogger(__name__)
 
@@ -149,9 +147,11 @@ def score(
         seconds: What it took.
     """
     groups = [outcome.group for outcome in outcomes]
-    records_P, resampling = held_out.records_P, _resampling(held_out)
+    records_P = held_out.records_P
+    conditions_P = [record.condition for record in records_P]
+    resampling = Resampling(held_out.config.bootstrap_draws, held_out.seed)
     metrics: dict[str, Interval] = {}
-    per_condition: dict[str, dict[str, Interval]] = {r.condition: {} for r in records_P}
+    per_condition: dict[str, dict[str, Interval]] = {name: {} for name in sorted(set(conditions_P))}
     if held_out.yardstick is not None:
         method = policy_method("policy", groups)
         (scored,) = score_methods([method], records_P, held_out.yardstick).values()
@@ -160,10 +160,11 @@ def score(
         for condition, intervals in result.per_condition.items():
             per_condition[condition] |= _with_values(intervals)
     for name, values_P in reward_values(outcomes).items():
-        metrics |= _with_values({name: _interval(values_P, records_P, resampling)})
+        everyone = np.arange(len(records_P))
+        metrics |= _with_values({name: resampling.interval(values_P, conditions_P, everyone)})
         for condition in per_condition:
-            rows = [p for p, record in enumerate(records_P) if record.condition == condition]
-            part = _interval(values_P[rows], [records_P[p] for p in rows], resampling)
+            rows = np.flatnonzero(np.array(conditions_P) == condition)
+            part = resampling.interval(values_P, conditions_P, rows)
             per_condition[condition] |= _with_values({name: part})
     return CurvePoint(
         step=step,
@@ -220,25 +221,10 @@ def board_figures(point: CurvePoint, metric: str) -> dict[str, float]:
     return figures
 
 
-def _resampling(held_out: HeldOut) -> Resampling:
-    return Resampling(held_out.config.bootstrap_draws, held_out.seed)
-
-
-def _interval(
-    values_P: DoubleArray, records_P: Sequence[PromptRecord], resampling: Resampling
-) -> Interval:
-    return stratified_interval(
-        values_P,
-        [record.condition for record in records_P],
-        num_draws=resampling.num_draws,
-        seed=resampling.seed,
-    )
-
-
-def _with_values(
-    intervals: Mapping[Metric, Interval] | Mapping[str, Interval],
-) -> dict[str, Interval]:
-    return {str(name): i for name, i in intervals.items() if i.mean is not None}
+def _with_values(intervals: Mapping[str, Interval]) -> dict[str, Interval]:
+    return {
+        str(name): interval for name, interval in intervals.items() if interval.mean is not None
+    }
 
 
 def _probes(held_out: HeldOut, outcomes: Sequence[Outcome]) -> dict[str, ProbeValue]:

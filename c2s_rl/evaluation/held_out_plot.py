@@ -112,11 +112,8 @@ def _mark_best(axes: Axes, best: Best) -> None:
 def _draw_probe(axes: Axes, probe: Probe, points: Sequence[CurvePoint]) -> None:
     info = PROBES[probe]
     scale = 100 if info.is_share else 1
-    pairs = [
-        (p.step, scale * p.probes[probe].answers)
-        for p in points
-        if probe in p.probes and p.probes[probe].answers is not None
-    ]
+    known = [(p.step, p.probes[probe].answers) for p in points if probe in p.probes]
+    pairs = [(step, scale * value) for step, value in known if value is not None]
     real = [p.probes[probe].real for p in points if probe in p.probes]
     axes.plot(
         [step for step, _ in pairs],

@@ -170,8 +170,9 @@ def probe_answers(
         Probe to [P] means over a prompt's answers; nan where the prompt has no value. Without
         TOKENS, for an answer does not know how it was spelt.
     """
-    probes = [probe for probe in Probe if probe is not Probe.TOKENS]
-    values = {probe: np.full(len(answers_P), np.nan) for probe in probes}
+    values: dict[Probe, DoubleArray] = {
+        probe: np.full(len(answers_P), np.nan) for probe in Probe if probe is not Probe.TOKENS
+    }
     for p, (answers, record) in enumerate(zip(answers_P, records_P, strict=True)):
         if answers:
             for probe, value in _probe(answers, record, ruler).items():

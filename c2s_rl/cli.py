@@ -87,7 +87,28 @@ def _add_stage(name: str, help_text: str) -> None:
 
 
 for _name, _help in STAGES.items():
-    _add_stage(_name, _help)
+    if _name != "evaluate":
+        _add_stage(_name, _help)
+
+
+@app.command("evaluate", help=STAGES["evaluate"])
+def evaluate_command(
+    *,
+    config: ConfigOption,
+    overrides: SetOption,
+    overwrite: OverwriteOption = False,
+    export: Annotated[
+        bool,
+        typer.Option(
+            "--export", help="Also write cells as .h5ad for cell-eval (evaluate.export=true)."
+        ),
+    ] = False,
+) -> None:
+    """Evaluate; the help text is the stage's."""
+    from actors.jobs import load_run, run_stage
+
+    asked = ["evaluate.export=true"] if export else []
+    run_stage(load_run(config, [*overrides, *asked]), "evaluate", overwrite=overwrite)
 
 
 @app.command("run")

@@ -141,7 +141,8 @@ class Evaluation(_Frozen):
     )
     bootstrap_note: str = Field(default="", description="Why that unit, where it needs saying.")
     metric_info: dict[str, MetricInfo] = Field(
-        default_factory=lambda: dict(METRICS), description="Every metric, in table order."
+        default_factory=lambda: {metric.value: info for metric, info in METRICS.items()},
+        description="Every metric, in table order.",
     )
     population: PopulationSetting | None = Field(
         default=None, description="Cells behind the distances between populations, if asked for."

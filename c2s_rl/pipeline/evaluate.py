@@ -216,45 +216,80 @@ def run(
         for name, answers in groups_by_policy.items()
     }
     _check_names(config, list(groups))
+    labels = ExportColumns(
+        *(_column(prompt_set, f"{part}_column") for part in ("cell_type", "condition", "exposure"))
+    )
+    answered = _gather(config, prompt_set, cells, groups, selection, labels)
+    evaluation = find_numbers(config, answered)
+    html = _report(config, answered, evaluation, run_info, metrics)
+    output.mkdir(parents=True, exist_ok=True)
+    if config.export:
+        export_cells(
+            output / EXPORT,
+            groups,
+            answered.real,
+            answered.yardstick,
+            labels,
+            prompt_set.vocabulary,
+        )
+    _replace_text(output / EVALUATION, evaluation.model_dump_json(indent=1) + "\n")
+    _replace_text(output / REPORT, html)
+    logger.info("wrote %s and %s to %s", EVALUATION, REPORT, output)
+    return evaluation
+
+
+def _gather(
+    config: EvaluateConfig,
+    prompt_set: PromptSet,
+    cells: Path,
+    groups: Mapping[str, Sequence[Group]],
+    selection: Selection,
+    labels: ExportColumns,
+) -> Answered:
+    """Read the cells and put everything together that numbers are computed from."""
     manifest = read_manifest(cells)
     _check_vocabularies(manifest, prompt_set)
     donors = donor_column(
         config.bootstrap_by, _column(prompt_set, "donor_column"), manifest.obs_columns
     )
-    labels = ExportColumns(
-        *(_column(prompt_set, f"{part}_column") for part in ("cell_type", "condition", "exposure"))
-    )
-    columns = {donors, *(labels.names if config.export else ())} - {None}
+    columns = {donors, *(labels.names if config.export else ())}
     table = read_cells(cells, sorted(column for column in columns if column is not None))
     real = gather_real_cells(prompt_set.records, table, len(manifest.symbols))
-    yardstick = Yardstick(
-        program_N=program_indices(load_program(config.program), prompt_set.vocabulary),
-        rank_model=manifest.rank_model,
-        num_genes=prompt_set.num_genes,
-        num_vocabulary=len(manifest.symbols),
-        variant=config.variant,
+    return Answered(
+        records_P=selection.records_P,
+        skipped=selection.skipped,
+        groups=groups,
+        real=real,
+        units=choose_units(config.bootstrap_by, donors, selection.records_P, real),
+        yardstick=Yardstick(
+            program_N=program_indices(load_program(config.program), prompt_set.vocabulary),
+            rank_model=manifest.rank_model,
+            num_genes=prompt_set.num_genes,
+            num_vocabulary=len(manifest.symbols),
+            variant=config.variant,
+        ),
+        prompt_set=prompt_set,
     )
-    records_P = selection.records_P
-    units = choose_units(config.bootstrap_by, donors, records_P, real)
-    answered = Answered(records_P, selection.skipped, groups, real, units, yardstick, prompt_set)
-    evaluation = find_numbers(config, answered)
+
+
+def _report(
+    config: EvaluateConfig,
+    answered: Answered,
+    evaluation: Evaluation,
+    run_info: RunInfo,
+    metrics: Path | None,
+) -> str:
+    """Draw the pictures and lay out report.html."""
     from c2s_rl.evaluation.assemble import assemble_report  # matplotlib: 0.5 s
 
     material = _material(answered, evaluation, metrics)
-    html = assemble_report(
+    return assemble_report(
         material,
         run_info,
         metrics=[] if metrics is None else read_metrics(metrics),
         max_map_cells=config.umap_cells,
         num_samples=config.num_samples_shown,
     )
-    output.mkdir(parents=True, exist_ok=True)
-    if config.export:
-        export_cells(output / EXPORT, groups, real, yardstick, labels, prompt_set.vocabulary)
-    _replace_text(output / EVALUATION, evaluation.model_dump_json(indent=1) + "\n")
-    _replace_text(output / REPORT, html)
-    logger.info("wrote %s and %s to %s", EVALUATION, REPORT, output)
-    return evaluation
 
 
 def _of_task(config: EvaluateConfig, prompt_set: PromptSet) -> list[PromptRecord]:

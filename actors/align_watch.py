@@ -4,10 +4,9 @@ from pathlib import Path
 
 from actors.run_config import RunConfig
 from c2s_rl.data.prompt_set import PromptSet, read_prompts
-from c2s_rl.evaluation.learning_curve import metric_label, read_best
+from c2s_rl.evaluation.learning_curve import Checkpoint, metric_label, read_best
 from c2s_rl.evaluation.probes import probe_ruler
 from c2s_rl.pipeline.align import Watch
-from c2s_rl.pipeline.evaluate import Checkpoint
 from c2s_rl.pipeline.held_out import prepare
 from c2s_rl.prompts.tasks import TASK_RULES
 

@@ -24,10 +24,9 @@ from actors.stages import StageKey, StageLedger, resolved
 from c2s_rl.cells.sentence import stable_hash
 from c2s_rl.data.prompt_set import PromptSet, read_prompts
 from c2s_rl.errors import ConfigError, StageError
-from c2s_rl.evaluation.learning_curve import BEST
+from c2s_rl.evaluation.learning_curve import BEST, Checkpoint
 from c2s_rl.grpo.roles import RolloutRequest
 from c2s_rl.grpo.sampling import SamplingConfig
-from c2s_rl.pipeline.evaluate import Checkpoint
 from c2s_rl.runlog import MAIN_PACKAGES, METRICS, package_versions, write_manifest
 from c2s_rl.types import Group, PromptRecord, Split
 

@@ -18,13 +18,13 @@ from actors.session import RayConfig
 from actors.sync_config import SyncConfig, choose_backend
 from c2s_rl.config import FrozenConfig, apply_overrides, load_yaml, validate
 from c2s_rl.errors import ConfigError
-from c2s_rl.evaluation.learning_curve import REWARD, REWARD_PREFIX, is_directed
+from c2s_rl.evaluation.learning_curve import REWARD, REWARD_PREFIX, Checkpoint, is_directed
 from c2s_rl.evaluation.metrics import Metric
 from c2s_rl.pipeline.align import AlignConfig
 from c2s_rl.pipeline.base_model import BaseModelConfig
 from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.corpus import CorpusConfig
-from c2s_rl.pipeline.evaluate import Checkpoint, EvaluateConfig
+from c2s_rl.pipeline.evaluate import EvaluateConfig
 from c2s_rl.pipeline.sft import SftConfig
 from rewards import load_reward
 from rewards.composite import RewardSpec, is_per_condition

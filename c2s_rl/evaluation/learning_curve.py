@@ -7,6 +7,7 @@ nothing is computed. Who makes the points is in `c2s_rl/pipeline/held_out.py`.
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,6 +29,15 @@ log = logging.getLogger(__name__)
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Checkpoint(StrEnum):
+    """Which policy of an alignment."""
+
+    LAST = "last"
+    """After its last step."""
+    BEST = "best"
+    """The best on validation prompts, by `align.evaluation.metric`."""
 
 
 class ProbeValue(_Frozen):

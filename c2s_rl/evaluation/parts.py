@@ -29,6 +29,14 @@ class HeldOutPart(StrEnum):
     """Answered afterwards; what is reported."""
 
 
+class HeldOutPrompts(StrEnum):
+    """Which held-out prompts are evaluated on."""
+
+    ALL = "all"
+    TEST = "test"
+    """Those that choose no checkpoint during training."""
+
+
 def part_of(record: PromptRecord, seed: int) -> HeldOutPart:
     """Return the part that a held-out prompt belongs to.
 

@@ -168,7 +168,6 @@ def run(
         WeightSyncError: If engine and learner disagree after a sync.
         BudgetError: If more groups fail to be scored than allowed.
     """
-    final = output / "policy"
     checkpoints = output / "checkpoints"
     clean_leftovers(checkpoints)
     state = resume(workers.learner, checkpoints)
@@ -181,14 +180,8 @@ def run(
     ):
         prompts = PromptStream(records, per_step=config.prompts_per_step, seed=seed)
         source = GroupSource(stream, prompts, _source_plan(config, seed), state.cursor)
-        loop = AlignLoop(
-            _loop_config(config, watch),
-            workers.learner,
-            source,
-            timeline,
-            output=output,
-            state=state,
-        )
+        settings = _loop_config(config, watch)
+        loop = AlignLoop(settings, workers.learner, source, timeline, output=output, state=state)
         held_out = _held_out(config, watch, workers.learner, log, loop)
         while loop.step < config.num_steps:
             if held_out is not None:
@@ -201,12 +194,16 @@ def run(
                 loop.save(checkpoints)
         if held_out is not None:
             held_out.visit()
-    last = checkpoints / f"step-{config.num_steps:05d}"
-    for name in ("adapter", "policy"):  # an adapter only where one was trained
-        if (last / name).is_dir():
+    _hand_over(checkpoints / f"step-{config.num_steps:05d}", output)
+    return output / "policy"
+
+
+def _hand_over(checkpoint: Path, output: Path) -> None:
+    """Copy the last policy out of its checkpoint; an adapter only where one was trained."""
+    for name in ("adapter", "policy"):
+        if (checkpoint / name).is_dir():
             with atomic_folder(output / name) as folder:
-                shutil.copytree(last / name, folder, dirs_exist_ok=True)
-    return final
+                shutil.copytree(checkpoint / name, folder, dirs_exist_ok=True)
 
 
 def _held_out(

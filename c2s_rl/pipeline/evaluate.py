@@ -13,7 +13,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -30,8 +29,8 @@ from c2s_rl.errors import ConfigError, DataError, StageError
 from c2s_rl.evaluation.cell_metrics import Yardstick, has_program_order
 from c2s_rl.evaluation.donors import AUTO, choose_units, donor_column
 from c2s_rl.evaluation.export import ExportColumns, export_cells
-from c2s_rl.evaluation.learning_curve import BEST, CURVE, read_best, read_curve
-from c2s_rl.evaluation.parts import HeldOutPart, part_of
+from c2s_rl.evaluation.learning_curve import BEST, CURVE, Checkpoint, read_best, read_curve
+from c2s_rl.evaluation.parts import HeldOutPart, HeldOutPrompts, part_of
 from c2s_rl.evaluation.population_cells import PopulationConfig
 from c2s_rl.evaluation.rank import TauVariant
 from c2s_rl.evaluation.real_cells import gather_real_cells
@@ -49,23 +48,6 @@ REPORT = "report.html"
 EXPORT = "export"
 
 logger = logging.getLogger(__name__)
-
-
-class Checkpoint(StrEnum):
-    """Which policy of an alignment."""
-
-    LAST = "last"
-    """After its last step."""
-    BEST = "best"
-    """The best on validation prompts, by `align.evaluation.metric`."""
-
-
-class HeldOutPrompts(StrEnum):
-    """Which held-out prompts are evaluated on."""
-
-    ALL = "all"
-    TEST = "test"
-    """Those that choose no checkpoint during training; see `evaluation/parts.py`."""
 
 
 class EvaluateConfig(FrozenConfig):

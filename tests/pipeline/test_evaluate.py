@@ -17,12 +17,12 @@ from c2s_rl.errors import ConfigError, DataError, StageError
 from c2s_rl.evaluation.bootstrap import Interval
 from c2s_rl.evaluation.cell_metrics import Metric
 from c2s_rl.evaluation.learning_curve import Best, CurvePoint, ProbeValue, write_curve
-from c2s_rl.evaluation.parts import HeldOutPart, part_of
+from c2s_rl.evaluation.parts import HeldOutPart, HeldOutPrompts, part_of
 from c2s_rl.evaluation.probes import Probe
 from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import Evaluation, Outcome
 from c2s_rl.pipeline import convert, corpus
-from c2s_rl.pipeline.evaluate import EvaluateConfig, HeldOutPrompts, run, select_prompts
+from c2s_rl.pipeline.evaluate import EvaluateConfig, run, select_prompts
 from c2s_rl.types import Completion, Group, PromptRecord, Split
 
 VALIDATION = HeldOutPart.VALIDATION

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from c2s_rl.evaluation.compare import Comparison, Gain, Spread, is_gain_good
-from c2s_rl.evaluation.compare_table import DIRECTION, policy_names, write_percent
+from c2s_rl.evaluation.compare_table import DIRECTION, heading, policy_names, write_percent
 from c2s_rl.evaluation.metrics import MetricInfo
 from c2s_rl.evaluation.plots import (
     POLICY_COLOURS,
@@ -66,7 +66,7 @@ def _draw_metric(axes: Axes, metric: str, comparison: Comparison, *, has_labels:
             _draw_spread(axes, y + OFFSET * (2 * policy - 1), spread, scale, policy, names[policy])
         _write_gain(axes, y, info, gain)
     direction = DIRECTION[info.better]
-    title = info.label[0].upper() + info.label[1:].replace(", ", ",\n", 1)
+    title = heading(info.label).replace(", ", ",\n", 1)
     axes.set_title(f"{title}\n{direction}" if direction else title)
     if info.is_share:
         axes.set_xlabel("%")
@@ -142,7 +142,7 @@ def _short(label: str) -> str:
 def _caption(comparison: Comparison) -> str:
     caption = (
         "Held-out prompts. Marks with bars: mean and 95 % bootstrap interval over prompts. At the "
-        "right: the gain in percent; grey where the paired interval holds 0."
+        "right: the gain in percent; grey where its paired interval, or its range, holds 0."
     )
     if all(len(group.runs) == 1 for group in comparison.groups):
         return caption

@@ -67,7 +67,7 @@ def compare_blocks(comparison: Comparison) -> list[CompareBlock]:
         blocks.append(
             CompareBlock(
                 metric=metric,
-                title=f"{info.label} ({direction})" if direction else info.label,
+                title=f"{heading(info.label)} ({direction})" if direction else heading(info.label),
                 meaning=info.meaning,
                 rows=tuple(_row(group, metric, info) for group in comparison.groups),
             )
@@ -109,6 +109,12 @@ def policy_names(comparison: Comparison) -> tuple[str, str]:
         if run.policies is not None
     }
     return next(iter(pairs)) if len(pairs) == 1 else ("baseline", "candidate")
+
+
+def heading(label: str) -> str:
+    """Begin a metric's label with a capital, unless its first word has one: scFID stays."""
+    first = label.split()[0]
+    return label if first != first.lower() else label[0].upper() + label[1:]
 
 
 def write_percent(percent: Spread) -> str:

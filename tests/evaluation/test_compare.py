@@ -145,7 +145,7 @@ def test_the_terminal_table_holds_runs_numbers_and_statements(write_run):
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(compare_table(compare_runs([write_run("a"), write_run("b", program="OTHER")])))
     text = console.export_text()
-    assert "program tau (higher is better)" in text
+    assert "Program tau (higher is better)" in text
     assert f"+33.3{NBSP}%" in text
     assert "different gene programs" in text
 

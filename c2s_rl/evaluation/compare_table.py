@@ -113,7 +113,7 @@ def policy_names(comparison: Comparison) -> tuple[str, str]:
 
 def heading(label: str) -> str:
     """Begin a metric's label with a capital, unless its first word has one: scFID stays."""
-    first = label.split()[0]
+    first = label.split(maxsplit=1)[0]
     return label if first != first.lower() else label[0].upper() + label[1:]
 
 

@@ -18,6 +18,8 @@ from actors.session import RayConfig
 from actors.sync_config import SyncConfig, choose_backend
 from c2s_rl.config import FrozenConfig, apply_overrides, load_yaml, validate
 from c2s_rl.errors import ConfigError
+from c2s_rl.evaluation.learning_curve import REWARD, REWARD_PREFIX, Checkpoint, is_directed
+from c2s_rl.evaluation.metrics import Metric
 from c2s_rl.pipeline.align import AlignConfig
 from c2s_rl.pipeline.base_model import BaseModelConfig
 from c2s_rl.pipeline.convert import ConvertConfig
@@ -118,6 +120,24 @@ class RunConfig(FrozenConfig):
                 raise ValueError(f"evaluate.{key} must be one of {list(names)}, got {name!r}")
         return self
 
+    @model_validator(mode="after")
+    def _chooses_by_what_it_has(self) -> "RunConfig":
+        watched = self.align.evaluation if self.align else None
+        wants_best = self.evaluate and self.evaluate.candidate_checkpoint is Checkpoint.BEST
+        if wants_best and watched is None:
+            raise ValueError(
+                "evaluate.candidate_checkpoint must be last without align.evaluation, which "
+                "chooses the best, got best"
+            )
+        metrics = [metric.value for metric in Metric if is_directed(metric.value)]
+        rewards = [REWARD, *(f"{REWARD_PREFIX}{spec.key}" for spec in self.rewards)]
+        if watched is not None and watched.metric not in metrics + rewards:
+            raise ValueError(
+                f"align.evaluation.metric must be one of {', '.join(metrics + rewards)}, "
+                f"got {watched.metric!r}"
+            )
+        return self
+
     @property
     def policy_names(self) -> tuple[str, ...]:
         """Policies that are evaluated: what alignment starts from and, if there is one, its end."""
@@ -137,7 +157,7 @@ def load_run(path: Path, overrides: Sequence[str]) -> RunConfig:
         ConfigError: If a key is unknown, a value breaks a rule, or a reward cannot be built.
     """
     data = apply_overrides(load_yaml(path), overrides)
-    run = validate(RunConfig, _with_seed(data), str(path))
+    run = validate(RunConfig, _with_program(_with_seed(data)), str(path))
     for spec in run.rewards:
         try:
             load_reward(spec.name, spec.options)
@@ -154,3 +174,15 @@ def _with_seed(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
         if isinstance(section, dict):
             result[name] = {"seed": seed} | section
     return result
+
+
+def _with_program(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Let evaluation during training measure what the final one does, where it names nothing."""
+    align, final = data.get("align"), data.get("evaluate")
+    if not isinstance(align, dict) or not isinstance(final, dict):
+        return data
+    during = align.get("evaluation")
+    if not isinstance(during, dict):
+        return data
+    same = {key: final[key] for key in ("program", "variant") if key in final}
+    return data | {"align": align | {"evaluation": same | during}}

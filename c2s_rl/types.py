@@ -68,6 +68,8 @@ class PromptRecord:
     """[K] all expressed genes of the target (cell or pseudobulk), highest first; empty for text."""
     context_genes_K: IntArray
     """[K] all expressed genes of the control cell, highest first; empty when there is none."""
+    tier: str = ""
+    """How far a held-out prompt's condition is from training; '' on the training side."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,20 @@ from c2s_rl.errors import ConfigError
 from rewards.base import Reward, RewardPlugin
 
 REWARDS: dict[str, str] = {
+    "cell_type": "rewards.cell_type:CellTypeReward",
+    "de_direction": "rewards.differential_expression:DeDirectionReward",
+    "de_overlap": "rewards.differential_expression:DeOverlapReward",
+    "de_spearman": "rewards.de_spearman:DeSpearmanReward",
+    "energy": "rewards.population:EnergyReward",
+    "gene_overlap": "rewards.gene_overlap:GeneOverlapReward",
     "kendall": "rewards.kendall:KendallReward",
+    "mmd": "rewards.population:MMDReward",
+    "pearson": "rewards.expression:PearsonReward",
+    "rmse": "rewards.expression:RmseReward",
+    "scfid": "rewards.population:ScfidReward",
+    "ssgsea": "rewards.ssgsea:SsgseaReward",
     "validity": "rewards.validity:ValidityReward",
+    "wasserstein": "rewards.population:WassersteinReward",
 }
 
 

@@ -59,7 +59,7 @@ class FakeRollout:
         completions = tuple(
             Completion("A", tuple(rng.integers(0, 9, 3).tolist()), (logprob,) * 3, self.version,
                        is_truncated=False)
-            for _ in range(2)
+            for _ in range(request.num_samples or 2)
         )  # fmt: skip
         cells = tuple(
             ParsedCell(np.array([0], dtype=np.int32), 2, 1, (), is_truncated=False)
@@ -123,6 +123,9 @@ class FakeLearner:
         return self.finish()
 
     def save(self, folder):
+        self.save_policy(folder)
+
+    def save_policy(self, folder):
         (folder / "policy").mkdir()
         (folder / "policy" / "weight.json").write_text(json.dumps(self.weight))
 

@@ -22,6 +22,12 @@ class RolloutRequest:
     """Seeds the G samples, so that they do not depend on what else is in the batch."""
     ticket: int = 0
     """Tells it from the others that are being sampled; comes back with its group."""
+    num_samples: int | None = None
+    """Completions to sample; None takes the run's group size."""
+    cache_scope: str = ""
+    """What the sampler computed for a prompt is reused by requests of the same scope only, so that
+    one scope's numbers do not depend on whether another was sampled before, not even by rounding.
+    '' is the training prompts'."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +196,9 @@ class Learner(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write policy, optimiser and random states of every rank into an existing folder."""
+
+    def save_policy(self, folder: Path) -> None:
+        """Write only the policy into an existing folder: what `save` calls policy/ and adapter/."""
 
     def load(self, folder: Path) -> None:
         """Restore exactly what `save` wrote."""

@@ -1,4 +1,4 @@
-"""What a step of alignment reports: rewards, validity, lengths, staleness, agreement of weights.
+"""What a step of alignment reports: rewards, validity, lengths, probes, staleness, weights.
 
 Left out: what the learner measures (loss, KL, ...) and who was busy when (`timeline.py`).
 Shape suffixes: P prompts of a step, G completions of a prompt, T tokens.
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from c2s_rl.evaluation.probes import ProbeRuler, mean_of, probe_groups
 from c2s_rl.types import Group, ScoredGroup
 
 
@@ -59,6 +60,13 @@ def rollout_figures(
     for name in scored[0].diagnostics:
         figures[f"diagnostic/{name}"] = _mean([v for s in scored for v in s.diagnostics[name]])
     return figures
+
+
+def probe_figures(groups: Sequence[Group], ruler: ProbeRuler) -> dict[str, float]:
+    """Mean of every probe for reward hacking over a step's prompts; see `evaluation/probes.py`."""
+    return {
+        f"probe/{probe}": mean_of(values) for probe, values in probe_groups(groups, ruler).items()
+    }
 
 
 def staleness_figures(scored: Sequence[ScoredGroup], step: int) -> dict[str, float]:

@@ -9,7 +9,8 @@ Shape suffixes: P prompts of a step, G completions of a prompt.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,16 @@ from typing import NoReturn
 from c2s_rl.checkpoint import atomic_folder, latest_checkpoint, prune
 from c2s_rl.data.completions import write_completions
 from c2s_rl.errors import BudgetError, CheckpointError, WeightSyncError
+from c2s_rl.evaluation.probes import ProbeRuler
 from c2s_rl.grpo.advantage import AdvantageScale, step_advantages
-from c2s_rl.grpo.roles import Learner, StepPlan
+from c2s_rl.grpo.roles import Learner, RolloutRequest, StepPlan
 from c2s_rl.grpo.staleness import Cursor
-from c2s_rl.pipeline.align_figures import mean_difference, rollout_figures, staleness_figures
+from c2s_rl.pipeline.align_figures import (
+    mean_difference,
+    probe_figures,
+    rollout_figures,
+    staleness_figures,
+)
 from c2s_rl.pipeline.group_source import GroupSource
 from c2s_rl.pipeline.group_stream import Outcome
 from c2s_rl.pipeline.timeline import Timeline
@@ -55,6 +62,8 @@ class LoopConfig:
     """Steps between files of completions."""
     keep_checkpoints: int
     """Newest checkpoints that stay."""
+    probes: ProbeRuler | None = None
+    """What the probes of each step measure with; None takes none."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +134,13 @@ class AlignLoop:
         self._learner = learner
         self._source = source
         self._timeline = timeline
-        self._output = output
+        self.output = output
+        self._synced_step: int | None = None
+        self._before: dict[str, float] = {}
 
     def take_step(self) -> dict[str, float]:
         """Run one step and return its figures."""
-        with self._timeline.phase("sync"):
-            self._source.update(partial(self._learner.publish, self.step))
+        self._sync()
         is_checked = self.step < self._num_checked_steps
         is_early = self._config.learns_early and not is_checked
         scored: list[ScoredGroup] = []
@@ -153,6 +163,25 @@ class AlignLoop:
             stats = self._learner.finish()
         return self._report(scored, advantages, stats.figures)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave what the block takes out of the steps' seconds; for use between two steps."""
+        self._sync()
+        self._before = self._seconds()
+        yield
+        self._timeline.lap()
+
+    def answer(self, requests: Sequence[RolloutRequest]) -> list[Outcome]:
+        """Have prompts that are not trained on answered by the policy as it is between two steps.
+
+        Neither what the steps sample nor what they learn from is touched by it.
+
+        Returns:
+            Outcomes in the order of the requests.
+        """
+        self._sync()
+        return self._source.answer(requests)
+
     def save(self, checkpoints: Path) -> None:
         """Write a checkpoint of the steps done so far, and remove the oldest."""
         cursor = self._source.cursor
@@ -164,6 +193,18 @@ class AlignLoop:
             self._learner.save(folder)
             (folder / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
         prune(checkpoints, self._config.keep_checkpoints)
+
+    def _sync(self) -> None:
+        """Load the weights of the coming step into the engines, once."""
+        if self._synced_step != self.step:
+            with self._timeline.phase("sync"):
+                self._source.update(partial(self._learner.publish, self.step))
+            self._synced_step = self.step
+
+    def _seconds(self) -> dict[str, float]:
+        """Seconds of the step so far, without what was spent on other prompts in between."""
+        lap = self._timeline.lap()
+        return {name: self._before.get(name, 0.0) + seconds for name, seconds in lap.items()}
 
     def _plan(self, *, num_tokens: int | None) -> StepPlan:
         num_completions = self._config.prompts_per_step * self._config.group_size
@@ -209,10 +250,13 @@ class AlignLoop:
         learned: Mapping[str, float],
     ) -> dict[str, float]:
         if self.step % self._config.save_completions_every == 0:
-            path = self._output / "completions" / f"step-{self.step:05d}.parquet"
+            path = self.output / "completions" / f"step-{self.step:05d}.parquet"
             write_completions(path, scored, advantages)
-        seconds = self._timeline.lap()
+        seconds = self._seconds()
+        self._before = {}
         figures = rollout_figures(scored, advantages) | staleness_figures(scored, self.step)
+        if self._config.probes is not None:
+            figures |= probe_figures([s.group for s in scored], self._config.probes)
         figures |= dict(learned) | self._source.counts() | seconds
         # an engine that ran ahead may have rested for the whole of this step
         sampling = seconds["seconds_rollout"] or float("nan")

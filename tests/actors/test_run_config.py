@@ -48,6 +48,15 @@ def test_the_seed_of_a_run_is_that_of_every_stage_that_names_none(file):
         ("align", "--set must be key=value, got 'align'"),
         ("placement={sleep: true}", "vLLM cannot sleep on a CPU, got rollout.num_gpus=0"),
         ("align.staleness={}", "staleness must be given with mode=async only, got mode=sync"),
+        (
+            "evaluate={program: x, baseline: Base, candidate_checkpoint: best}",
+            "candidate_checkpoint must be last without align.evaluation",
+        ),
+        (
+            "align.evaluation={metric: num_words}",
+            r"metric must be one of program_tau.*reward, reward/validity, got 'num_words'",
+        ),
+        ("align.evaluation={samples_per_prompt: 1}", "greater than or equal to 2, got 1"),
         ("seed.x=1", "--set seed.x must go through a section, got seed=5"),
     ],
 )
@@ -67,6 +76,15 @@ def test_engines_sleep_only_where_the_learner_waits_for_them(file):
     with pytest.raises(ConfigError, match=r"align\.streaming must be false with"):
         load_run(file, overrides)
     assert load_run(file, [*overrides, "align.streaming=false"]).placement.sleep
+
+
+def test_evaluation_during_training_measures_what_the_final_one_does_unless_it_says(file):
+    final = "evaluate={program: hallmark_apoptosis, variant: a, baseline: Base}"
+    during = load_run(file, [final, "align.evaluation={every: 5}"]).align.evaluation
+    assert (during.program, during.variant, during.every) == ("hallmark_apoptosis", "a", 5)
+    named = load_run(file, [final, "align.evaluation={program: x.gmt:Y, variant: b}"])
+    assert (named.align.evaluation.program, named.align.evaluation.variant) == ("x.gmt:Y", "b")
+    assert load_run(file, [final]).align.evaluation is None
 
 
 class PerCondition:

@@ -5,6 +5,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file
 
+from c2s_rl.evaluation.learning_curve import read_best, read_curve
 from c2s_rl.runlog import read_metrics
 
 pytestmark = pytest.mark.integration
@@ -47,7 +48,9 @@ def test_a_killed_run_without_streaming_ends_bitwise_like_an_undisturbed_one_wit
     runs, prepared, undisturbed
 ):
     folder = _copy(prepared, "killed")
-    plain = ("--set", "align.streaming=false")
+    # the killed one is evaluated during training as well, which must not show in the policy
+    evaluation = "align.evaluation={every: 2, num_prompts: 4, samples_per_prompt: 2}"
+    plain = ("--set", "align.streaming=false", "--set", evaluation)
     runs.kill_after("align", "killed", folder / "align" / "checkpoints" / "step-00002", *plain)
     assert not (folder / "align" / "policy").exists()
     output = runs.run("align", "killed", *plain)
@@ -56,6 +59,15 @@ def test_a_killed_run_without_streaming_ends_bitwise_like_an_undisturbed_one_wit
     assert all((left[name] == right[name]).all() for name in left)
     completions = "completions/step-00003.parquet"
     assert (undisturbed / completions).read_bytes() == (folder / "align" / completions).read_bytes()
+    points = read_curve(folder / "align" / "held_out.jsonl")
+    assert [point.step for point in points] == [0, 2, 4]
+    assert all(point.num_answers == 8 for point in points)  # 4 prompts x 2
+    assert {"program_tau", "reward", "reward/kendall", "reward/validity"} <= points[
+        0
+    ].metrics.keys()
+    best = read_best(folder / "align" / "best")
+    assert best.point.value("program_tau") == max(p.value("program_tau") for p in points)
+    _policy(folder / "align" / "best")
 
 
 @pytest.mark.parametrize("stage", [2, 3])

@@ -315,7 +315,7 @@ STAGES: dict[str, Stage] = {
     "base_model": Stage(("base_model",), ("corpus",), BASE, _base_model),
     "sft": Stage(("sft",), ("corpus", "base_model"), SFT, _sft),
     "align": Stage(
-        ("align", "rewards", "rollout", "learner"),
+        ("align", "rewards", "composite", "rollout", "learner"),
         ("corpus", "base_model", "sft"),
         ALIGN,
         _align,

@@ -44,7 +44,7 @@ def score_completions(config: Path, request: ScoreRequest) -> list[ScoreSummary]
         ConfigError: If the config or the named reward is wrong.
         MissingFileError: If there are no completions.
         DataError: If they do not belong to the run's corpus.
-        RewardError: If a plug-in fails, or a score differs by more than allowed.
+        RewardError: If a score differs by more than allowed.
     """
     run = load_run(config, () if request.reward else request.overrides)
     specs = _specs(run, request)
@@ -76,10 +76,17 @@ def _specs(run: RunConfig, request: ScoreRequest) -> tuple[RewardSpec, ...]:
 def _table(found: list[ScoreSummary], *, is_compared: bool) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("reward")
-    for heading in ("completions", "scored", "mean", *(["largest difference"] * is_compared)):
+    for heading in (
+        "completions",
+        "scored",
+        "failed",
+        "mean",
+        *(["largest difference"] * is_compared),
+    ):
         table.add_column(heading, justify="right")
     for one in found:
-        row = [Text(one.name), str(one.num_completions), str(one.num_scored), f"{one.mean:.6g}"]
+        counts = (one.num_completions, one.num_scored, one.num_failed)
+        row = [Text(one.name), *map(str, counts), f"{one.mean:.6g}"]
         table.add_row(*row, *([_difference(one)] * is_compared))
     return table
 

@@ -23,7 +23,7 @@ rewards_app = typer.Typer(
 
 @rewards_app.command("list")
 def list_command() -> None:
-    """Every reward that has a name, installed plug-ins included: scope, range, baseline, meaning."""
+    """Every reward that has a name, also of installed packages: scope, range, baseline, meaning."""
     from rich.console import Console
 
     from rewards.listing import listed_rewards

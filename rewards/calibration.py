@@ -95,8 +95,8 @@ class CalibratedReward:
             {
                 **raw.diagnostics,
                 "uncalibrated": tuple(float(bounds is None) for bounds in usable_B),
-                "baseline": tuple(bounds.baseline if bounds else 0.0 for bounds in bounds_B),
-                "gap": tuple(bounds.gap if bounds else 0.0 for bounds in bounds_B),
+                "baseline": tuple(b.baseline if b else math.nan for b in bounds_B),
+                "gap": tuple(b.gap if b else math.nan for b in bounds_B),
             },
         )
 

@@ -7,7 +7,6 @@ and measurements need.
 Shape suffixes: G completions of one prompt, B = all completions of a batch, group after group.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
@@ -19,15 +18,9 @@ from c2s_rl.errors import ConfigError
 from c2s_rl.evaluation.material import RewardMaterial
 from c2s_rl.grpo.advantage import AdvantageScale, group_advantages
 from c2s_rl.types import Group, ScoredGroup
-from rewards.base import (
-    CheckedResult,
-    FailureKind,
-    Reward,
-    RewardBatch,
-    RewardFailure,
-    score_checked,
-)
+from rewards.base import CheckedResult, FailureKind, RewardBatch, RewardFailure, RewardScope
 from rewards.calling import split_by_scope
+from rewards.checking import join_results, raise_failures, score_checked, split_result
 from rewards.spec import RewardSpec, build_reward, is_per_condition
 
 __all__ = [
@@ -107,13 +100,12 @@ class Combiner:
         given = {name: len(result.scores) for name, result in results.items()}
         if given != dict.fromkeys(self._specs, num):
             raise ValueError(f"each of {list(self._specs)} must have {num} scores, got {given}")
-        scored: list[ScoredGroup] = []
-        start = 0
-        for group in groups:
-            part = slice(start, start + len(group.completions_G))
-            start = part.stop
-            scored.append(self._combine(group, {k: _cut(results[k], part) for k in self._specs}))
-        return scored
+        sizes = [len(group.completions_G) for group in groups]
+        parts = {name: split_result(results[name], sizes) for name in self._specs}
+        return [
+            self._combine(group, {name: parts_P[index] for name, parts_P in parts.items()})
+            for index, group in enumerate(groups)
+        ]
 
     def _combine(self, group: Group, parts: Mapping[str, CheckedResult]) -> ScoredGroup:
         version = min((c.policy_version for c in group.completions_G), default=0)
@@ -167,7 +159,7 @@ class Combiner:
 
 
 class CompositeReward:
-    """The rewards of a run in this process, without retries: a plug-in's failure is an error."""
+    """The rewards of a run, in this process."""
 
     def __init__(
         self,
@@ -193,53 +185,40 @@ class CompositeReward:
         self._vocabulary = vocabulary
         self._material = material or RewardMaterial()
 
-    def score(self, groups: Sequence[Group]) -> list[ScoredGroup]:
+    def score(self, groups: Sequence[Group], *, keeps_failures: bool = False) -> list[ScoredGroup]:
         """Score whole groups, in order.
+
+        Args:
+            groups: The groups.
+            keeps_failures: Give completions that a plug-in fails on no total, and say why, instead
+                of raising.
 
         Raises:
             RewardError: If a plug-in fails; no score is made up in its place.
         """
-        results = {
-            name: self._score_one(name, reward, groups) for name, reward in self._rewards.items()
-        }
+        results = {name: self._results(name, groups) for name in self._rewards}
+        if not keeps_failures:
+            for result in results.values():
+                raise_failures(result)
         return self._combiner.combine(groups, results)
 
-    def _score_one(self, name: str, reward: Reward, groups: Sequence[Group]) -> CheckedResult:
+    def _results(self, name: str, groups: Sequence[Group]) -> CheckedResult:
         """Call a reward once, or once a condition where it must see all of one condition."""
-        scores: dict[int, tuple[float | None, ...]] = {}
-        diagnostics: dict[str, dict[int, tuple[float, ...]]] = {}
-        for indices in split_by_scope(reward.scope, groups):
-            asked = tuple(groups[i] for i in indices)
-            batch = RewardBatch(asked, self._vocabulary, self._material)
-            result = score_checked(reward, batch, name)
-            start = 0
-            for index in indices:
-                part = slice(start, start + len(groups[index].completions_G))
-                start = part.stop
-                scores[index] = result.scores[part]
-                for key, values in result.diagnostics.items():
-                    diagnostics.setdefault(key, {})[index] = values[part]
-        return CheckedResult(
-            tuple(s for i in range(len(groups)) for s in scores[i]),
-            {
-                key: tuple(
-                    value
-                    for i, group in enumerate(groups)
-                    # a condition that the reward did not give this figure for
-                    for value in by_group.get(i, (math.nan,) * len(group.completions_G))
-                )
-                for key, by_group in diagnostics.items()
-            },
-        )
+        found: dict[int, CheckedResult] = {}
+        for indices in split_by_scope(self._rewards[name].scope, groups):
+            asked = [groups[i] for i in indices]
+            found |= zip(indices, self._ask(name, asked), strict=True)
+        return join_results([found[i] for i in range(len(groups))])
 
-
-def _cut(result: CheckedResult, part: slice) -> CheckedResult:
-    """The result of one group; NumPy scalars as floats, which sums would otherwise round like."""
-    return CheckedResult(
-        tuple(None if score is None else float(score) for score in result.scores[part]),
-        {name: values[part] for name, values in result.diagnostics.items()},
-        {i - part.start: f for i, f in result.failures.items() if part.start <= i < part.stop},
-    )
+    def _ask(self, name: str, groups: Sequence[Group]) -> list[CheckedResult]:
+        """Results of some groups; a group that spoils the call of all is found by asking singly."""
+        reward = self._rewards[name]
+        batch = RewardBatch(tuple(groups), self._vocabulary, self._material)
+        result = score_checked(reward, batch, name)
+        is_spoilt = len(result.failures) == len(batch) > 0
+        if is_spoilt and len(groups) > 1 and reward.scope is RewardScope.GROUP:
+            return [part for group in groups for part in self._ask(name, [group])]
+        return split_result(result, [len(group.completions_G) for group in groups])
 
 
 def _bounded(part: CheckedResult, clipped_G: Sequence[float | None]) -> CheckedResult:

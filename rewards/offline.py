@@ -4,7 +4,8 @@ The same plug-ins, the same `Combiner`, the same groups and real cells give the 
 last bit. Where a reward compares all groups of a condition, that holds for synchronous runs, whose
 files hold all groups of a step; an asynchronous one may have scored some of them a step earlier.
 
-Left out: retries and failures of single completions: here a plug-in that fails is an error.
+A completion that a plug-in fails on has no score here either, and is counted. Left out: retries,
+deadlines and processes of their own.
 """
 
 import math
@@ -44,6 +45,8 @@ class ScoreSummary:
     """Of the scores now; nan where there is none."""
     largest_difference: float
     """Largest |now - then| where both are scores; 0.0 where there are none."""
+    num_failed: int
+    """Completions that the plug-in failed on now; of the total: that any of them failed on."""
     num_unmatched: int
     """Completions that have a score now and had none, or the other way round."""
 
@@ -63,7 +66,6 @@ def rescore(reward: CompositeReward, files: Sequence[Path], prompts: PromptSet) 
 
     Raises:
         DataError: If a file is broken or does not belong to the corpus.
-        RewardError: If a plug-in fails.
     """
     records = {record.prompt_id: record for record in prompts.records}
     stored: list[ScoredGroup] = []
@@ -72,41 +74,53 @@ def rescore(reward: CompositeReward, files: Sequence[Path], prompts: PromptSet) 
     for path in files:
         found = read_completions(path, records, prompts.vocabulary)
         stored += found.scored
-        scored += reward.score([one.group for one in found.scored])
+        scored += reward.score([one.group for one in found.scored], keeps_failures=True)
         advantages += found.advantages
     return Rescored(tuple(stored), tuple(scored), tuple(advantages))
 
 
 def summaries(rescored: Rescored) -> list[ScoreSummary]:
     """Compare every reward, and the total, with what the files say."""
-    names = list(dict.fromkeys(name for one in rescored.scored for name in one.components))
-    pairs = list(zip(rescored.scored, rescored.stored, strict=True))
-    columns = {
-        name: [
-            (now, then)
-            for new, old in pairs
-            for now, then in zip(
-                new.components[name],
-                old.components.get(name, (None,) * len(old.rewards_G)),
-                strict=True,
-            )
-        ]
+    return [
+        _summary(name, _column(rescored.scored, name), _column(rescored.stored, name), failed)
+        for name, failed in _failures(rescored.scored).items()
+    ]
+
+
+def _column(scored: Sequence[ScoredGroup], name: str) -> list[float | None]:
+    """[B] scores of one reward; None throughout where it is not there."""
+    columns = [
+        one.rewards_G if name == TOTAL else one.components.get(name, (None,) * len(one.rewards_G))
+        for one in scored
+    ]
+    return [score for column_G in columns for score in column_G]
+
+
+def _failures(scored: Sequence[ScoredGroup]) -> dict[str, int]:
+    """Completions that each reward, and any of them, failed on; all names, in order."""
+    names = dict.fromkeys(name for one in scored for name in one.components)
+    counts = {
+        name: sum(words is not None for one in scored for words in one.failures.get(name, ()))
         for name in names
     }
-    columns[TOTAL] = [
-        both for new, old in pairs for both in zip(new.rewards_G, old.rewards_G, strict=True)
-    ]
-    return [_summary(name, column) for name, column in columns.items()]
+    any_failed = sum(
+        any(words) for one in scored for words in zip(*one.failures.values(), strict=True)
+    )
+    return {**counts, TOTAL: any_failed}
 
 
-def _summary(name: str, pairs: Sequence[tuple[float | None, float | None]]) -> ScoreSummary:
-    scores = [now for now, _ in pairs if now is not None]
+def _summary(
+    name: str, now: Sequence[float | None], then: Sequence[float | None], num_failed: int
+) -> ScoreSummary:
+    pairs = list(zip(now, then, strict=True))
+    scores = [score for score in now if score is not None]
     differences = [abs(n - t) for n, t in pairs if n is not None and t is not None]
     return ScoreSummary(
         name,
-        num_completions=len(pairs),
+        num_completions=len(now),
         num_scored=len(scores),
         mean=math.fsum(scores) / len(scores) if scores else math.nan,
         largest_difference=max(differences, default=0.0),
-        num_unmatched=sum((now is None) != (then is None) for now, then in pairs),
+        num_failed=num_failed,
+        num_unmatched=sum((n is None) != (t is None) for n, t in pairs),
     )

@@ -12,7 +12,6 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from actors.learner_config import LearnerConfig
 from actors.placement import PlacementConfig, check_sharing, shares_gpus
-from actors.reward import RewardPoolConfig
 from actors.rollout import RolloutConfig
 from actors.session import RayConfig
 from actors.sync_config import SyncConfig, choose_backend
@@ -32,6 +31,7 @@ from rewards.composite import (
     build_reward,
     is_per_condition,
 )
+from rewards.pool_config import RewardPoolConfig
 
 # Sections with a seed of their own; the run's seed is theirs unless they name one.
 SEEDED = ("convert", "corpus", "base_model", "sft", "evaluate")
@@ -55,7 +55,8 @@ class RunConfig(FrozenConfig):
     rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="vLLM workers")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="DeepSpeed ranks")
     reward_workers: RewardPoolConfig = Field(
-        default_factory=RewardPoolConfig, description="Reward workers"
+        default_factory=RewardPoolConfig,
+        description="Workers of each reward that names none of its own",
     )
     sync: SyncConfig = Field(
         default_factory=SyncConfig, description="Weights from learner to rollout workers"
@@ -137,6 +138,11 @@ class RunConfig(FrozenConfig):
     def policy_names(self) -> tuple[str, ...]:
         """Policies that are evaluated: what alignment starts from and, if there is one, its end."""
         return ("SFT" if self.sft else "Base", *(["GRPO"] if self.align else []))
+
+    @property
+    def reward_pools(self) -> tuple[RewardPoolConfig, ...]:
+        """Workers of each reward."""
+        return tuple(spec.workers or self.reward_workers for spec in self.rewards)
 
     @property
     def folder(self) -> Path:

@@ -10,13 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from actors.jobs import ALIGN, CELLS, CORPUS
+from actors.jobs import ALIGN, CORPUS, reward_material
 from actors.run_config import RunConfig, load_run
 from c2s_rl.config import apply_overrides
 from c2s_rl.data.completions import COMPLETIONS, completion_files, write_completions
 from c2s_rl.data.prompt_set import read_prompts
 from c2s_rl.errors import ConfigError, RewardError
-from c2s_rl.evaluation.material import RewardMaterial
 from rewards.composite import CompositeReward, RewardSpec
 from rewards.offline import ScoreSummary, rescore, summaries
 
@@ -50,8 +49,9 @@ def score_completions(config: Path, request: ScoreRequest) -> list[ScoreSummary]
     specs = _specs(run, request)
     files = completion_files(request.completions or run.folder / ALIGN / COMPLETIONS)
     prompts = read_prompts(run.folder / CORPUS)
-    material = RewardMaterial(cells=run.folder / CELLS, corpus=run.folder / CORPUS, seed=run.seed)
-    reward = CompositeReward(specs, prompts.vocabulary, config=run.composite, material=material)
+    reward = CompositeReward(
+        specs, prompts.vocabulary, config=run.composite, material=reward_material(run)
+    )
     rescored = rescore(reward, files, prompts)
     found = summaries(rescored)
     console = Console()

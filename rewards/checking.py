@@ -7,7 +7,7 @@ Shape suffixes: B = all completions of a batch, group after group.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -122,6 +122,8 @@ def _wrong_shape(result: object, num_completions: int) -> str:
     """Say what is wrong with the answer as a whole; '' if nothing is."""
     if not isinstance(result, RewardResult):
         return f"a reward must return a RewardResult, got {shorten(repr(result))}"
+    if not isinstance(result.diagnostics, Mapping):
+        return f"a reward must give diagnostics by name, got {shorten(repr(result.diagnostics))}"
     for what, values in {"scores": result.scores, **result.diagnostics}.items():
         if not isinstance(values, Sequence | np.ndarray):
             return f"a reward must give {what} as a tuple, got {shorten(repr(values))}"
@@ -134,32 +136,37 @@ def _wrong_shape(result: object, num_completions: int) -> str:
 
 
 def _checked(result: RewardResult, batch: RewardBatch, name: str) -> CheckedResult:
-    failures: dict[int, RewardFailure] = {}
-    scores: list[float | None] = []
-    place = [g.record.prompt_id for g in batch.groups for _ in g.completions_G]
-    for i, value in enumerate(result.scores):
-        kind = None if value is None else _wrong_number(value)
-        if kind is not None:
-            message = f"a reward must give finite numbers, got {shorten(repr(value))}"
-            failures[i] = RewardFailure(
-                kind, f"{message} in reward {name!r} on prompt {place[i]!r}"
-            )
-        scores.append(None if value is None or kind is not None else float(value))
-    diagnostics: dict[str, tuple[float, ...]] = {}
+    """Judge every completion of an answer that has the right shape."""
+    prompts_B = [g.record.prompt_id for g in batch.groups for _ in g.completions_G]
+    wrong: dict[int, tuple[FailureKind, str]] = {}
     for what, values in result.diagnostics.items():
         for i, value in enumerate(values):
-            # nan is allowed: no figure for this completion
-            kind = _wrong_number(value)
-            if kind is FailureKind.NOT_A_NUMBER and i not in failures:
-                message = f"a diagnostic must be a number, got {shorten(repr(value))} as {what!r}"
-                failures[i] = RewardFailure(
-                    kind, f"{message} in reward {name!r} on prompt {place[i]!r}"
-                )
-                scores[i] = None
-        diagnostics[what] = tuple(
-            math.nan if i in failures else float(value) for i, value in enumerate(values)
-        )
-    return CheckedResult(tuple(scores), diagnostics, failures)
+            # not finite is allowed: no figure for this completion
+            if _wrong_number(value) is FailureKind.NOT_A_NUMBER:
+                rule = f"a diagnostic must be a number, got {shorten(repr(value))} as {what!r}"
+                wrong[i] = (FailureKind.NOT_A_NUMBER, rule)
+    for i, value in enumerate(result.scores):
+        if value is not None and (kind := _wrong_number(value)) is not None:
+            wrong[i] = (kind, f"a reward must give finite numbers, got {shorten(repr(value))}")
+    return CheckedResult(
+        tuple(
+            None if value is None or i in wrong else float(value)
+            for i, value in enumerate(result.scores)
+        ),
+        {
+            what: tuple(_figure(v) if i not in wrong else math.nan for i, v in enumerate(values))
+            for what, values in result.diagnostics.items()
+        },
+        {
+            i: RewardFailure(kind, f"{rule} in reward {name!r} on prompt {prompts_B[i]!r}")
+            for i, (kind, rule) in wrong.items()
+        },
+    )
+
+
+def _figure(value: float) -> float:
+    """A diagnostic as a float; not-a-number for what is not finite, which means would spread."""
+    return float(value) if _wrong_number(value) is None else math.nan
 
 
 def _wrong_number(value: object) -> FailureKind | None:

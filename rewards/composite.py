@@ -129,7 +129,10 @@ class Combiner:
             {name: part.scores for name, part in parts.items()},
             self._diagnostics(parts, clipped, weights),
             {
-                name: tuple(_words(part.failures.get(i)) for i in range(len(part.scores)))
+                name: tuple(
+                    str(part.failures[i]) if i in part.failures else None
+                    for i in range(len(part.scores))
+                )
                 for name, part in parts.items()
                 if part.failures
             },
@@ -244,7 +247,3 @@ def _standardised(scores_G: tuple[float | None, ...]) -> tuple[float | None, ...
 def _weighted_sum(terms: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
     given = [weights[name] * score for name, score in terms.items() if score is not None]
     return sum(given) if given else None
-
-
-def _words(failure: RewardFailure | None) -> str | None:
-    return f"{failure.kind}: {failure.message}" if failure else None

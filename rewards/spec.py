@@ -14,6 +14,7 @@ from c2s_rl.errors import ConfigError
 from rewards import load_reward, reward_class
 from rewards.base import Reward, RewardScope
 from rewards.calibration import CalibratedReward, CalibrationConfig
+from rewards.pool_config import RewardPoolConfig
 from rewards.schedule import WeightSchedule
 
 
@@ -59,6 +60,9 @@ class RewardSpec(FrozenConfig):
     )
     options: dict[str, JsonValue] = Field(
         default_factory=dict, description="Options of this reward"
+    )
+    workers: RewardPoolConfig | None = Field(
+        None, description="Workers of this reward; null: as the section reward_workers says"
     )
 
     @model_validator(mode="after")

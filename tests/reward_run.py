@@ -33,7 +33,7 @@ def make_prompts(folder):
         organism="x", num_genes=8, seed=0, counts=(), dropped={}, num_short_targets=0,
         cells_manifest_sha256="", config={}, phrasings={}, symbols=SYMBOLS, original=SYMBOLS,
     )  # fmt: skip
-    folder.mkdir()
+    folder.mkdir(parents=True)
     write_prompts(folder, records, manifest)
     return read_prompts(folder)
 

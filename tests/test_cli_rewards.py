@@ -76,7 +76,7 @@ def test_score_reproduces_the_training_scores(end_of, config, tmp_path):
     assert code == 0
     rows = {line.split()[0]: line for line in out.splitlines() if "exact" in line}
     assert list(rows) == ["kendall", "validity", "total"]
-    assert all(re.search(r" 36 +36 +0 +-?[\d.]+ +0 \(exact\)", row) for row in rows.values())
+    assert all(re.search(r" 36 +36 +0 +-?[\d.e-]+ +0 \(exact\)", row) for row in rows.values())
     again = pq.read_table(output)
     files = sorted((tmp_path / "x" / "align" / "completions").iterdir())
     before = [row for path in files for row in pq.read_table(path)["reward"].to_pylist()]

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,12 +23,12 @@ def specs(**changes):
     return [RewardSpec(name=name, **changes.get(name, {})) for name in ("a", "b")]
 
 
-def combine(a, b, *, config=None, version=0, failures=None, **changes):
-    """Totals of one group."""
-    groups = [make_group([" G0"] * len(a), version=version)]
+def combine(a_G, b_G, *, config=None, version=0, failures=None, **changes):
+    """One group with scores by rewards a and b; failures are a's."""
+    groups = [make_group([" G0"] * len(a_G), version=version)]
     results = {
-        "a": CheckedResult(tuple(a), {}, failures or {}),
-        "b": CheckedResult(tuple(b)),
+        "a": CheckedResult(tuple(a_G), {}, failures or {}),
+        "b": CheckedResult(tuple(b_G)),
     }
     return Combiner(specs(**changes), config).combine(groups, results)[0]
 
@@ -97,17 +98,16 @@ def test_equal_scores_normalise_to_zero_and_one_score_too():
     assert combine([5.0], [7.0], config=NORMALISED).rewards_G == (0.0,)
 
 
-def test_normalising_equals_trl_before_its_last_step():
-    # what TRL's GRPOTrainer computes with multi_objective_aggregation="normalize_then_sum"
-    import torch
-    from trl.trainer.utils import nanstd
-
+def test_normalising_is_the_formula_of_gdpo_where_scores_are_missing():
+    # as TRL 1.16 computes it: nan-aware mean and sample std, eps 1e-4, nan left out of the sum
     a, b = [0.3, -1.2, None, 2.0], [4.0, 4.5, 1.0, 4.0]
-    scores = torch.tensor([[math.nan if s is None else s for s in column] for column in (a, b)])
-    scaled = (scores - scores.nanmean(1, keepdim=True)) / (nanstd(scores, 1, keepdim=True) + 1e-4)
-    expected = (scaled * torch.tensor([[2.0], [0.5]])).nansum(0).tolist()
+    scores_K_G = np.array([a, b], dtype=np.float64)
+    scaled_K_G = (scores_K_G - np.nanmean(scores_K_G, 1, keepdims=True)) / (
+        np.nanstd(scores_K_G, 1, ddof=1, keepdims=True) + 1e-4
+    )
     scored = combine(a, b, config=NORMALISED, a={"weight": 2.0}, b={"weight": 0.5})
-    assert scored.rewards_G == pytest.approx(expected, abs=1e-6)
+    expected = np.nansum(scaled_K_G * [[2.0], [0.5]], axis=0)
+    assert scored.rewards_G == pytest.approx(expected.tolist(), abs=1e-12)
 
 
 @pytest.mark.parametrize(

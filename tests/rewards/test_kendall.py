@@ -187,7 +187,7 @@ def test_two_rewards_of_one_name_need_labels():
     [
         ("kendal", {}, "got 'kendal'; did you mean 'kendall'"),
         ("no.such.module:Thing", {}, "must be importable, got 'no.such.module:Thing'"),
-        ("rewards.base:RewardSample", {}, "class with scope, Options and score"),
+        ("rewards.base:RewardSample", {}, "be a class with scope = .* got no scope; no Opt"),
         ("kendall", {"programm": PROGRAM}, "got 'programm'.*did you mean 'program'"),
         ("kendall", {"program": "hallmark_apoptosi"}, "hallmark_apoptosis"),
     ],

@@ -13,6 +13,7 @@ so has no scale to calibrate to; and held-out cells, for only the prompt's own s
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -67,7 +68,7 @@ class CalibratedReward:
     itself; with n cells and random pairs the ceiling is then too good by one part in n.
     """
 
-    scope = RewardScope.GROUP
+    scope: ClassVar[RewardScope] = RewardScope.GROUP
 
     def __init__(self, reward: Reward, config: CalibrationConfig) -> None:
         """Wrap a reward of scope GROUP."""

@@ -93,8 +93,7 @@ class MoodyPopulation(Moody):
 
     def score(self, batch):
         counts = super().score(batch)
-        total = sum(score for score in counts.scores if score == score and score > 0)
-        return RewardResult(tuple(total if s == s else s for s in counts.scores))
+        return RewardResult((sum(counts.scores),) * len(batch))
 
 
 class AsyncMoody(Moody):
@@ -111,7 +110,7 @@ class Noisy(Moody):
     """Prints, changes folders and leaves a thread behind."""
 
     def score(self, batch):
-        print("{" * 100_000)
+        print("{" * 100_000)  # noqa: T201
         os.write(1, b"\x00" * 1000)
         os.chdir("/")
         threading.Thread(target=time.sleep, args=(600,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Which completions are scored, and at what cost, when some make every call fail that holds them."""
+"""Which completions are scored, and at what cost, when some fail every call that holds them."""
 
 import pytest
 

@@ -15,8 +15,6 @@ from c2s_rl.errors import ConfigError, StageError
 from rewards.base import CheckedResult, FailureKind, RewardFailure, RewardScope
 from rewards.pool_config import RewardPoolConfig
 
-__all__ = ["HostAnswer", "RewardHost", "RewardPoolConfig"]
-
 
 @dataclass(frozen=True, eq=False)
 class HostAnswer:

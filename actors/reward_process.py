@@ -49,6 +49,7 @@ class PluginProcess:
         # the worker does, those that Ray runs methods on need not.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="reward-starter")
         self.num_starts = 0
+        self._is_closed = False
         self._start()
 
     @property
@@ -96,9 +97,9 @@ class PluginProcess:
         return Answer(reply, seconds)
 
     def close(self) -> None:
-        """End the process and whatever it started."""
+        """End the process and whatever it started; from any thread, beside a call."""
+        self._is_closed = True
         self._family.end()
-        self._pipe.close()
         self._starter.shutdown()
 
     def _exchange(self, message: object, deadline_s: float) -> object:
@@ -130,7 +131,14 @@ class PluginProcess:
         return f"a reward's process must stay alive, got {how} in reward {self._name!r}"
 
     def _replace(self) -> None:
+        """Start another process.
+
+        Raises:
+            StageError: If this was closed meanwhile.
+        """
         self._family.end()
+        if self._is_closed:
+            raise StageError(f"the worker of reward {self._name!r} must be open, got closed")
         self._pipe.close()
         self._start()
 

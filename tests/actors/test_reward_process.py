@@ -138,6 +138,16 @@ def test_a_crash_that_passes_costs_nothing(open_host, tmp_path):
     assert answer.num_restarts == 1
 
 
+def test_look_ups_in_a_plugins_caches_are_counted(open_host):
+    host = open_host(moody("Cached"))
+    first, second = (
+        score(host, make_group(["A", "B", "A B"])),
+        score(host, make_group(["A", "B B"])),
+    )
+    assert (first.cache_hits, first.cache_misses) == (0, 3)
+    assert (second.cache_hits, second.cache_misses) == (1, 1)
+
+
 def test_a_condition_is_scored_without_what_crashes_it(open_host):
     host = open_host(moody("MoodyPopulation", trouble="exit"), RewardScope.CONDITION)
     answer = score(host, make_group(GOOD), with_bad())

@@ -196,13 +196,14 @@ def _align(run: RunConfig, console: Console) -> None:
                 AlignSections(
                     align=config,
                     rewards=run.rewards,
+                    composite=run.composite,
                     rollout=run.rollout,
                     learner=run.learner,
                     reward_workers=run.reward_workers,
                     sync=run.sync,
                     placement=run.placement,
                 ),
-                material=_reward_material(run),
+                material=reward_material(run),
                 output=output,
             )
         )
@@ -216,7 +217,7 @@ def _align(run: RunConfig, console: Console) -> None:
         )
 
 
-def _reward_material(run: RunConfig) -> RewardMaterial:
+def reward_material(run: RunConfig) -> RewardMaterial:
     """What rewards may compare with; absolute, for they run in other processes."""
     folder = run.folder.absolute()
     return RewardMaterial(
@@ -328,7 +329,7 @@ STAGES: dict[str, Stage] = {
     "base_model": Stage(("base_model",), ("corpus",), BASE, _base_model),
     "sft": Stage(("sft",), ("corpus", "base_model"), SFT, _sft),
     "align": Stage(
-        ("align", "rewards", "rollout", "learner"),
+        ("align", "rewards", "composite", "rollout", "learner"),
         ("corpus", "base_model", "sft"),
         ALIGN,
         _align,

@@ -30,7 +30,7 @@ from c2s_rl.errors import ConfigError
 from c2s_rl.evaluation.material import RewardMaterial
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.pipeline.align import AlignConfig, AlignWorkers
-from rewards.composite import RewardSpec
+from rewards.composite import CompositeConfig, RewardSpec
 from rewards.pool_config import RewardPoolConfig
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class AlignSections:
 
     align: AlignConfig
     rewards: tuple[RewardSpec, ...]
+    composite: CompositeConfig
     rollout: RolloutConfig
     learner: LearnerConfig
     reward_workers: RewardPoolConfig
@@ -106,7 +107,13 @@ def align_workers(
     with (
         reserve(seating, is_one_node=sync.is_local, deadline_s=placement.deadline_s) as room,
         reward_pools(
-            RewardStart(sections.rewards, vocabulary, material, sections.reward_workers)
+            RewardStart(
+                sections.rewards,
+                vocabulary,
+                material,
+                sections.reward_workers,
+                sections.composite,
+            )
         ) as rewards,
         ExitStack() as stack,
     ):

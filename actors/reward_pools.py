@@ -7,7 +7,7 @@ processes a worker: measured, 60 MB for the actor beside what the plug-in itself
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ray
 from ray.actor import ActorHandle
@@ -24,7 +24,7 @@ from rewards import reward_class
 from rewards.base import CheckedResult, RewardScope
 from rewards.calling import split_by_scope
 from rewards.checking import join_results, split_result
-from rewards.composite import Combiner, RewardSpec
+from rewards.composite import Combiner, CompositeConfig, RewardSpec
 from rewards.pool_config import RewardPoolConfig
 
 CALLS_AT_ONCE = 2  # of an actor: `close` and `pid` beside a call that is under way
@@ -42,6 +42,8 @@ class RewardStart:
     """Real cells; absolute paths."""
     default: RewardPoolConfig
     """Workers of rewards that say nothing else."""
+    composite: CompositeConfig = field(default_factory=CompositeConfig)
+    """How the rewards become one."""
 
     def config(self, spec: RewardSpec) -> RewardPoolConfig:
         """Workers of one reward."""
@@ -119,7 +121,7 @@ def reward_pools(start: RewardStart) -> Iterator[RewardPools]:
     Raises:
         ConfigError: If a reward is unknown, two share a label, or the cluster lacks a resource.
     """
-    combiner = Combiner(start.specs)
+    combiner = Combiner(start.specs, start.composite)
     _check_resources([start.config(spec) for spec in start.specs])
     with ExitStack() as stack:
         pools: list[RewardPool] = []

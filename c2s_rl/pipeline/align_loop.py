@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from c2s_rl.checkpoint import atomic_folder, latest_checkpoint, prune
-from c2s_rl.data.completions import write_completions
+from c2s_rl.data.completions import COMPLETIONS, write_completions
 from c2s_rl.errors import CheckpointError, WeightSyncError
 from c2s_rl.grpo.advantage import AdvantageScale, step_advantages
 from c2s_rl.grpo.roles import Learner, StepPlan
@@ -209,7 +209,7 @@ class AlignLoop:
         learned: Mapping[str, float],
     ) -> dict[str, float]:
         if self.step % self._config.save_completions_every == 0:
-            path = self._output / "completions" / f"step-{self.step:05d}.parquet"
+            path = self._output / COMPLETIONS / f"step-{self.step:05d}.parquet"
             write_completions(path, scored, advantages)
         seconds = self._timeline.lap()
         figures = rollout_figures(scored, advantages) | staleness_figures(scored, self.step)

@@ -25,6 +25,8 @@ from rewards.pool_config import RewardPoolConfig
 logger = logging.getLogger(__name__)
 
 GIB = 2**30
+# Between closing its pipe and its end a process that exits by itself needs no longer.
+EXIT_S = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +115,7 @@ class PluginProcess:
                 self._pipe.send(message)
                 answer = self._pipe.recv()
             except (EOFError, OSError, pickle.UnpicklingError):
+                self._family.wait_end(EXIT_S)
                 self._family.end()
         if answer is None or watch.verdict is not None:
             failure = watch.verdict or RewardFailure(FailureKind.CRASHED, self._death())

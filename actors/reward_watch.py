@@ -48,6 +48,12 @@ class Family:
         except ChildProcessError:  # `end` has just waited for it, on another thread
             return False
 
+    def wait_end(self, timeout_s: float) -> None:
+        """Give the first process time to end by itself, so that it tells why."""
+        end = time.monotonic() + timeout_s
+        while self.is_alive and time.monotonic() < end:
+            time.sleep(0.01)
+
     def memory_bytes(self) -> int:
         """Resident memory of all of them."""
         if time.monotonic() - self._looked_at > FAMILY_POLL_S:

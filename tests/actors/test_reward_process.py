@@ -66,15 +66,22 @@ def family_is_gone(pids, *, within_s=5.0):
 )
 def test_a_failure_is_typed_and_costs_only_its_completion(open_host, trouble, kind, message):
     host = open_host(moody(trouble=trouble))
-    answer = score(host, make_group(GOOD), with_bad())
-    assert answer.result.scores == (*WORDS, 1.0, 2.0, None, 1.0)
-    assert list(answer.result.failures) == [4 + BAD]
-    failure = answer.result.failures[4 + BAD]
+    answer = score(host, with_bad())
+    assert answer.result.scores == (1.0, 2.0, None, 1.0)
+    assert list(answer.result.failures) == [BAD]
+    failure = answer.result.failures[BAD]
     assert failure.kind == FailureKind(kind)
     assert message in failure.message
     assert (answer.num_restarts > 0) == (kind == "crashed")
     # and the worker is as good as before
     assert score(host, make_group(GOOD)).result.scores == WORDS
+
+
+def test_a_crash_costs_no_other_group_its_scores(open_host):
+    host = open_host(moody(trouble="exit"))
+    answer = score(host, make_group(GOOD), with_bad(), make_group(GOOD))
+    assert answer.result.scores == (*WORDS, 1.0, 2.0, None, 1.0, *WORDS)
+    assert list(answer.result.failures) == [4 + BAD]
 
 
 def test_a_hang_is_dead_within_the_deadline_with_all_its_children(open_host):

@@ -15,8 +15,6 @@ from c2s_rl.errors import ConfigError, StageError
 from rewards.base import CheckedResult, FailureKind, RewardFailure, RewardScope
 from rewards.pool_config import RewardPoolConfig
 
-__all__ = ["HostAnswer", "RewardHost", "RewardPoolConfig"]
-
 
 @dataclass(frozen=True, eq=False)
 class HostAnswer:
@@ -32,6 +30,8 @@ class HostAnswer:
     """Encodings that were found."""
     cache_misses: int = 0
     """Encodings that had to be made."""
+    warning: str = ""
+    """What the user should know of the plug-in beside its failures."""
 
 
 class RewardHost:
@@ -42,7 +42,8 @@ class RewardHost:
         self._setup = setup
         self._config = config
         self._process = PluginProcess(setup, config)
-        self._is_batching_checked = False
+        # whether scores are the same for groups together and alone; None: not seen yet
+        self._can_batch: bool | None = None
 
     def ready(self) -> int:
         """Wait until the plug-in is loaded; returns the id of its process.
@@ -66,56 +67,57 @@ class RewardHost:
         Args:
             groups: Pickled `Group`s; only the plug-in's process reads them.
             sizes: Completions of each.
-
-        Raises:
-            ConfigError: If a group's scores depend on the other groups in its call although the
-                reward's scope says that they do not.
         """
         began, num_starts = time.monotonic(), self._process.num_starts
         tries = _Tries(self._process, tuple(groups), self._config)
-        rescue = Rescue(
-            sizes,
-            tries.make,
-            deadline_s=self._config.deadline_s,
-            max_retries=self._config.max_retries,
-        )
+        warning = ""
         if self._setup.scope is RewardScope.CONDITION:
-            result = rescue.by_condition()
+            result = self._rescue(sizes, tries).by_condition()
         else:
-            result = rescue.by_group()
-            if not self._is_batching_checked and len(sizes) > 1 and not result.failures:
-                self._check_batching(result, sizes, tries)
+            result = self._rescue(sizes, tries).by_group(is_together=self._can_batch is not False)
+            if self._can_batch is None and len(sizes) > 1 and not result.failures:
+                result, warning = self._check_batching(result, sizes, tries)
         return HostAnswer(
             result,
             time.monotonic() - began,
             self._process.num_starts - num_starts,
             tries.cache_hits,
             tries.cache_misses,
+            warning,
         )
 
     def close(self) -> None:
         """End the plug-in's process and whatever it started."""
         self._process.close()
 
-    def _check_batching(self, result: CheckedResult, sizes: Sequence[int], tries: "_Tries") -> None:
-        """Score the first group alone, once a worker: a run must not depend on who came together.
+    def _rescue(self, sizes: Sequence[int], tries: "_Tries") -> Rescue:
+        deadline_s, max_retries = self._config.deadline_s, self._config.max_retries
+        return Rescue(sizes, tries.make, deadline_s=deadline_s, max_retries=max_retries)
 
-        Raises:
-            ConfigError: If it has other scores than beside the others.
+    def _check_batching(
+        self, together: CheckedResult, sizes: Sequence[int], tries: "_Tries"
+    ) -> tuple[CheckedResult, str]:
+        """Score the first groups that came together also alone, to the last bit.
+
+        Who comes together is a matter of time, and a run must not depend on it. Where scores do,
+        groups are scored one by one from now on.
+
+        Returns:
+            The scores of the groups alone, and what to warn of.
         """
-        alone = tries.make((Cut(0, tuple(range(sizes[0]))),), self._config.deadline_s).result
-        if isinstance(alone, RewardFailure) or alone.failures:
-            return
-        self._is_batching_checked = True
-        together = result.scores[: sizes[0]]
-        if alone.scores != together:
-            pairs = zip(together, alone.scores, strict=True)
-            one, other = next((a, b) for a, b in pairs if a != b)
-            raise ConfigError(
-                f"a reward of scope 'group' must score a group alike alone and beside others, got "
-                f"{other!r} and {one!r} from reward {self._setup.spec.key!r}: set its "
-                "workers.max_groups to 1, or make it independent of padding"
-            )
+        alone = self._rescue(sizes, tries).by_group(is_together=False)
+        if alone.failures:
+            return together, ""
+        self._can_batch = alone.scores == together.scores
+        if self._can_batch:
+            return alone, ""
+        pairs = zip(alone.scores, together.scores, strict=True)
+        one, other = next((a, b) for a, b in pairs if a != b)
+        return alone, (
+            "a reward of scope 'group' must score a group alike alone and beside others, got "
+            f"{one!r} and {other!r} from reward {self._setup.spec.key!r}: its groups are scored "
+            "one by one; workers.max_groups: 1 says so from the start"
+        )
 
 
 class _Tries:

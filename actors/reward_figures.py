@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from actors.reward import HostAnswer
-from rewards.base import CheckedResult, FailureKind
+from rewards.base import FailureKind
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class RewardFigures:
             answer: Of the worker.
             waits_s: How long each of its jobs had waited, seconds.
         """
-        self._log_new(answer.result)
+        self._log_new(answer)
         with self._lock:
             self._seconds.append(answer.seconds)
             self._waits.extend(waits_s)
@@ -73,14 +73,17 @@ class RewardFigures:
         self._num = dict.fromkeys(("completions", "cache_hits", "cache_misses", "restarts"), 0)
         self._kinds: Counter[FailureKind] = Counter()
 
-    def _log_new(self, result: CheckedResult) -> None:
+    def _log_new(self, answer: HostAnswer) -> None:
         """Log every message once, with how many completions it came with first."""
-        messages = Counter(str(failure) for failure in result.failures.values())
+        failures = Counter(str(failure) for failure in answer.result.failures.values())
+        messages = {text: f"{text} ({number} completions)" for text, number in failures.items()}
+        if answer.warning:
+            messages[answer.warning] = answer.warning
         with self._lock:
-            new = [message for message in messages if message not in self._seen]
+            new = [text for text in messages if text not in self._seen]
             self._seen.update(new)
-        for message in new:
-            logger.warning("%s (%d completions)", message, messages[message])
+        for text in new:
+            logger.warning("%s", messages[text])
 
 
 def _mean(values: Sequence[float]) -> float:

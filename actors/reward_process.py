@@ -25,6 +25,8 @@ from rewards.pool_config import RewardPoolConfig
 logger = logging.getLogger(__name__)
 
 GIB = 2**30
+# Between closing its pipe and its end a process that exits by itself needs no longer.
+EXIT_S = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,7 @@ class PluginProcess:
         # the worker does, those that Ray runs methods on need not.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="reward-starter")
         self.num_starts = 0
+        self._is_closed = False
         self._start()
 
     @property
@@ -96,9 +99,9 @@ class PluginProcess:
         return Answer(reply, seconds)
 
     def close(self) -> None:
-        """End the process and whatever it started."""
+        """End the process and whatever it started; from any thread, beside a call."""
+        self._is_closed = True
         self._family.end()
-        self._pipe.close()
         self._starter.shutdown()
 
     def _exchange(self, message: object, deadline_s: float) -> object:
@@ -112,6 +115,7 @@ class PluginProcess:
                 self._pipe.send(message)
                 answer = self._pipe.recv()
             except (EOFError, OSError, pickle.UnpicklingError):
+                self._family.wait_end(EXIT_S)
                 self._family.end()
         if answer is None or watch.verdict is not None:
             failure = watch.verdict or RewardFailure(FailureKind.CRASHED, self._death())
@@ -130,7 +134,14 @@ class PluginProcess:
         return f"a reward's process must stay alive, got {how} in reward {self._name!r}"
 
     def _replace(self) -> None:
+        """Start another process.
+
+        Raises:
+            StageError: If this was closed meanwhile.
+        """
         self._family.end()
+        if self._is_closed:
+            raise StageError(f"the worker of reward {self._name!r} must be open, got closed")
         self._pipe.close()
         self._start()
 

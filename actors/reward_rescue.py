@@ -62,13 +62,16 @@ class Rescue:
         self._failures: dict[int, RewardFailure] = {}
         self._open = set(range(self._starts[-1]))
 
-    def by_group(self) -> CheckedResult:
+    def by_group(self, *, is_together: bool = True) -> CheckedResult:
         """Score groups that do not depend on each other.
 
         Several in one call are each called alone once it failed, which counts as no retry: then
         the result is the same as if every group had come alone.
+
+        Args:
+            is_together: Make one call of all groups first.
         """
-        if len(self._groups) > 1:
+        if is_together and len(self._groups) > 1:
             self._try(self._groups)
         for number in range(max(1, self._max_retries)):
             for cut in self._groups:

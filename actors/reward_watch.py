@@ -42,8 +42,17 @@ class Family:
         if self._process.returncode is not None:
             return False
         # WNOWAIT: a dead process keeps its number until `end` has ended its session
-        state = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        return state is None
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        try:
+            return os.waitid(os.P_PID, self._process.pid, options) is None
+        except ChildProcessError:  # `end` has just waited for it, on another thread
+            return False
+
+    def wait_end(self, timeout_s: float) -> None:
+        """Give the first process time to end by itself, so that it tells why."""
+        end = time.monotonic() + timeout_s
+        while self.is_alive and time.monotonic() < end:
+            time.sleep(0.01)
 
     def memory_bytes(self) -> int:
         """Resident memory of all of them."""

@@ -110,6 +110,13 @@ def shorten(text: str) -> str:
     return line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}..."
 
 
+def _shown(value: object) -> str:
+    try:
+        return shorten(repr(value))
+    except Exception:  # noqa: BLE001 a plug-in's object may fail even here
+        return f"a {type(value).__name__} that cannot be shown"
+
+
 def _raised(error: Exception) -> str:
     try:
         text = str(error)
@@ -121,12 +128,12 @@ def _raised(error: Exception) -> str:
 def _wrong_shape(result: object, num_completions: int) -> str:
     """Say what is wrong with the answer as a whole; '' if nothing is."""
     if not isinstance(result, RewardResult):
-        return f"a reward must return a RewardResult, got {shorten(repr(result))}"
+        return f"a reward must return a RewardResult, got {_shown(result)}"
     if not isinstance(result.diagnostics, Mapping):
-        return f"a reward must give diagnostics by name, got {shorten(repr(result.diagnostics))}"
+        return f"a reward must give diagnostics by name, got {_shown(result.diagnostics)}"
     for what, values in {"scores": result.scores, **result.diagnostics}.items():
         if not isinstance(values, Sequence | np.ndarray):
-            return f"a reward must give {what} as a tuple, got {shorten(repr(values))}"
+            return f"a reward must give {what} as a tuple, got {_shown(values)}"
         if len(values) != num_completions:
             return (
                 f"a reward must give one value per completion, got {len(values)} {what} "
@@ -143,11 +150,11 @@ def _checked(result: RewardResult, batch: RewardBatch, name: str) -> CheckedResu
         for i, value in enumerate(values):
             # not finite is allowed: no figure for this completion
             if _wrong_number(value) is FailureKind.NOT_A_NUMBER:
-                rule = f"a diagnostic must be a number, got {shorten(repr(value))} as {what!r}"
+                rule = f"a diagnostic must be a number, got {_shown(value)} as {what!r}"
                 wrong[i] = (FailureKind.NOT_A_NUMBER, rule)
     for i, value in enumerate(result.scores):
         if value is not None and (kind := _wrong_number(value)) is not None:
-            wrong[i] = (kind, f"a reward must give finite numbers, got {shorten(repr(value))}")
+            wrong[i] = (kind, f"a reward must give finite numbers, got {_shown(value)}")
     return CheckedResult(
         tuple(
             None if value is None or i in wrong else float(value)

@@ -27,7 +27,8 @@ class FakeRollout:
     What is being sampled keeps the version it was started under, as the oldest of its tokens.
     """
 
-    def __init__(self, *, wrong_by=0.0, is_backwards=False):
+    def __init__(self, *, wrong_by=0.0, is_backwards=False, group_size=2):
+        self._group_size = group_size
         self.version = None
         self.seen = []
         self.collected = []
@@ -59,7 +60,7 @@ class FakeRollout:
         completions = tuple(
             Completion("A", tuple(rng.integers(0, 9, 3).tolist()), (logprob,) * 3, self.version,
                        is_truncated=False)
-            for _ in range(2)
+            for _ in range(self._group_size)
         )  # fmt: skip
         cells = tuple(
             ParsedCell(np.array([0], dtype=np.int32), 2, 1, (), is_truncated=False)
@@ -69,7 +70,7 @@ class FakeRollout:
 
 
 class FakeReward:
-    """Sums the tokens; fails on the prompts named `broken`, and on `half_broken`'s first answers."""
+    """Sums the tokens; fails on prompts named `broken` and on first answers to `half_broken`."""
 
     def __init__(self, broken=(), half_broken=(), *, is_per_condition=False):
         self._broken = broken

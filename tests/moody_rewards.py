@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from c2s_rl.config import FrozenConfig
+from c2s_rl.models.encoding_cache import EncodingCache, content_key
 from rewards.base import RewardResult, RewardScope
 
 # What a call comes to that meets a bad completion: it never returns scores for the good ones.
@@ -93,8 +94,7 @@ class MoodyPopulation(Moody):
 
     def score(self, batch):
         counts = super().score(batch)
-        total = sum(score for score in counts.scores if score == score and score > 0)
-        return RewardResult(tuple(total if s == s else s for s in counts.scores))
+        return RewardResult((sum(counts.scores),) * len(batch))
 
 
 class AsyncMoody(Moody):
@@ -111,7 +111,7 @@ class Noisy(Moody):
     """Prints, changes folders and leaves a thread behind."""
 
     def score(self, batch):
-        print("{" * 100_000)
+        print("{" * 100_000)  # noqa: T201
         os.write(1, b"\x00" * 1000)
         os.chdir("/")
         threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
@@ -132,6 +132,20 @@ class Once(Moody):
             self._file.touch()
             os._exit(7)
         return RewardResult((float(len(batch)),) * len(batch))
+
+
+class Cached(Moody):
+    """Looks every text up."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        self._cache = EncodingCache()
+
+    def score(self, batch):
+        texts = [sample.text for sample in batch.samples()]
+        keys = [content_key(text.encode()) for text in texts]
+        lengths = self._cache.encode(texts, keys, lambda new: [np.float32([len(t)]) for t in new])
+        return RewardResult(tuple(float(length[0]) for length in lengths))
 
 
 class Crowd(Moody):

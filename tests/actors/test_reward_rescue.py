@@ -1,4 +1,4 @@
-"""Which completions are scored, and at what cost, when some make every call fail that holds them."""
+"""Which completions are scored, and at what cost, when some fail every call that holds them."""
 
 import pytest
 
@@ -24,11 +24,11 @@ class Calls:
         asked = [(cut.group, i) for cut in cuts for i in cut.completions]
         is_failing = self._fails is None or len(self.cuts) <= self._fails
         if is_failing and self._bad.intersection(asked):
-            spent = seconds if self._kind is HANG else 0.01
+            spent = seconds if self._kind is HANG else min(0.01, seconds)
             self.seconds.append(spent)
             return Try(RewardFailure(self._kind, f"call {len(self.cuts)}"), spent)
-        self.seconds.append(0.01)
-        return Try(CheckedResult(tuple(10.0 * g + i for g, i in asked)), 0.01)
+        self.seconds.append(min(0.01, seconds))
+        return Try(CheckedResult(tuple(10.0 * g + i for g, i in asked)), self.seconds[-1])
 
 
 def rescue(calls, sizes, *, deadline_s=100.0, max_retries=2):

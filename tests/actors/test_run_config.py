@@ -65,6 +65,18 @@ def test_a_broken_rule_is_said_before_anything_is_loaded(file, override, message
         load_run(file, [override])
 
 
+def test_a_reward_may_have_workers_of_its_own(file):
+    own = "{name: validity, options: {num_genes: 5}, workers: {num_workers: 3, deadline_s: 5}}"
+    other = "{name: validity, options: {num_genes: 5}, label: b}"
+    run = load_run(file, [f"rewards=[{own}, {other}]", "reward_workers.num_workers=2"])
+    assert [pool.num_workers for pool in run.reward_pools] == [3, 2]
+    assert [pool.deadline_s for pool in run.reward_pools] == [5.0, 300.0]
+    with pytest.raises(ConfigError, match="did you mean 'num_workers'"):
+        load_run(file, [f"rewards=[{own.replace('num_workers', 'num_worker')}]"])
+    with pytest.raises(ConfigError, match=r"resources must be greater than 0, got {'fpga': 0.0}"):
+        load_run(file, ["reward_workers.resources={fpga: 0}"])
+
+
 def test_numbers_and_names_are_yaml_1_2(file):
     run = load_run(file, ["learner.lr=1e-6", "name=NO"])
     assert run.learner.lr == 1e-6

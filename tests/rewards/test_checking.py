@@ -11,9 +11,8 @@ from rewards.checking import join_results, raise_failures, score_checked, split_
 from tests.moody_rewards import AsyncMoody, Moody, MoodyOptions
 from tests.reward_cases import VOCABULARY, make_group
 
-BATCH = RewardBatch(
-    (make_group(["A", "B B"], prompt="p"), make_group(["BAD"], prompt="q")), VOCABULARY
-)
+GROUPS = (make_group(["A", "B B"], prompt="p"), make_group(["BAD"], prompt="q"))
+BATCH = RewardBatch(GROUPS, VOCABULARY)
 
 
 def checked(trouble, plugin=Moody, batch=BATCH):

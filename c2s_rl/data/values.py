@@ -2,8 +2,8 @@
 
 Counts become log1p(CP10k). L1000 intensities are log2 already and have a floor instead of a zero:
 what is kept is the height above it, so that, as in counts, 0 is "not expressed" and has no rank of
-its own. Every value is checked once, here. Choosing highly variable genes, batch correction and other
-filters are left out: a cell sentence is of the cell as measured.
+its own. Every value is checked once, here. Choosing highly variable genes, batch correction and
+other filters are left out: a cell sentence is of the cell as measured.
 
 Shapes: C cells, N genes, Z stored entries.
 """

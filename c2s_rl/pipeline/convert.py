@@ -2,9 +2,9 @@
 
     c2s-rl convert --config FILE        (section `convert`)
 
-Reads .h5ad, and L1000's .gct and .gctx, in chunks of rows, so memory does not grow with the number of cells. Neither the
-size of the chunks nor the order of the rows changes any cell. What is left out: choosing genes or
-cells by quality beyond `min_genes`; do that before, in scanpy.
+Reads .h5ad, and L1000's .gct and .gctx, in chunks of rows, so memory does not grow with the number
+of cells. Neither the size of the chunks nor the order of the rows changes any cell. What is left
+out: choosing genes or cells by quality beyond `min_genes`; do that before, in scanpy.
 """
 
 import math

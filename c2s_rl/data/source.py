@@ -59,7 +59,7 @@ class SourceConfig(FrozenConfig):
     combine: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
         description="New obs column -> columns whose texts it joins, missing ones left out: "
-        "{treatment: [drug, dose]} gives 'DMSO' and 'dasatinib 10.0 um'",
+        "{treatment: [drug, dose]} gives 'DMSO' and 'dasatinib 10.0 um'; [cell_id] renames",
     )
 
     @field_validator("matrix")
@@ -75,8 +75,8 @@ class SourceConfig(FrozenConfig):
         for column in obs:
             if column in RESERVED_COLUMNS or obs.count(column) > 1:
                 raise ValueError(
-                    f"obs must name columns once and none of {', '.join(RESERVED_COLUMNS)}, "
-                    f"got {column!r}"
+                    f"obs must name columns once and none of {', '.join(RESERVED_COLUMNS)} "
+                    f"(combine gives a column another name), got {column!r}"
                 )
         return obs
 

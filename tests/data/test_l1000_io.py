@@ -123,7 +123,7 @@ BAD_GCT = {
     "long": (
         "33\tC\t2.5\t8\n",
         "33\tC\t2.5\t8\nx\n",
-        "must end after the genes .* got 'x' at line",
+        "must end after the genes .* got 'x' at",
     ),
     "no number": ("3.5", "high", "must be a number, got 'high' for gene '22' and profile 'p1'"),
     "two ids": ("p1\tp2", "p1\tp1", "cell ids must be unique, got 'p1' more than once"),

@@ -134,11 +134,11 @@ def test_log1p_values_must_not_be_counts():
 def test_log2_values_must_be_logarithms_of_intensities():
     with pytest.raises(DataError, match=r"log2 values must be below 64, got 812\.5 .*take log2"):
         checker(Values.LOG2).check(chunk([[5.5, 812.5, 7]]))
-    with pytest.raises(DataError, match="must not be negative, got -1.2"):  # level 5 scores
+    with pytest.raises(DataError, match=r"must not be negative, got -1\.2"):  # level 5 scores
         checker(Values.LOG2).check(chunk([[0.5, -1.2, 7]]))
     whole = checker(Values.LOG2)
     whole.check(chunk([[3, 4, 5]]))
-    with pytest.raises(DataError, match="log2 values must not all be whole .*take log2 of them"):
+    with pytest.raises(DataError, match=r"log2 values must not all be whole .*take log2 of them"):
         whole.finish()
 
 

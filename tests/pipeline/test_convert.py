@@ -330,7 +330,7 @@ def plate(data_dir, monkeypatch):
 
 def test_the_l1000_plate_converts(plate, tmp_path):
     config = ConvertConfig(
-        obs=("cell_id",), combine={"treatment": ("pert_iname", "pert_idose")}, **plate
+        combine={"cell_line": ("cell_id",), "treatment": ("pert_iname", "pert_idose")}, **plate
     )
     manifest = run(config, tmp_path / "cells")
     assert (manifest.num_cells, len(manifest.symbols)) == (377, 978)
@@ -340,7 +340,8 @@ def test_the_l1000_plate_converts(plate, tmp_path):
     assert manifest.rank_form_r2[RankForm.LOG_RANK] == pytest.approx(0.81, abs=0.01)
     # 366 wells have their lowest value at 3.23, 10 at 3.32 and one at 3.41.
     assert manifest.mean_floor == pytest.approx((366 * 3.2301 + 10 * 3.3224 + 3.4147) / 377)
-    cells = read_cells(tmp_path / "cells", ["cell_id", "treatment"])
+    cells = read_cells(tmp_path / "cells", ["cell_line", "treatment"])
+    assert set(cells.obs["cell_line"]) == {"A375"}
     # One gene at the floor of 366 wells, two of 10, three of one: all leave their sentences.
     assert len(cells.genes) == 377 * 978 - 366 - 10 * 2 - 3
     treatments = cells.obs["treatment"].tolist()

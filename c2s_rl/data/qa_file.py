@@ -72,9 +72,7 @@ def read_questions(path: Path) -> list[QaItem]:
         DataError: If the file is neither format, holds no question, or a row breaks a rule; names
             the row.
     """
-    file = Path(expand_variables(str(path)))
-    if not file.is_file():
-        raise MissingFileError(f"qa.path must be a file that exists, got {file}")
+    file = questions_file(path)
     items = [_item(row, number, file) for number, row in enumerate(_rows(file), start=1)]
     if not items:
         raise DataError(f"a file of questions must hold at least one, got none in {file}")
@@ -87,6 +85,19 @@ def read_questions(path: Path) -> list[QaItem]:
             )
         first[item.question_id] = number
     return items
+
+
+def questions_file(path: Path) -> Path:
+    """The file that a config names, variables replaced.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        ConfigError: If the path names a variable that is not set.
+    """
+    file = Path(expand_variables(str(path)))
+    if not file.is_file():
+        raise MissingFileError(f"qa.path must be a file that exists, got {file}")
+    return file
 
 
 def _rows(file: Path) -> Iterator[Mapping[str, JsonValue]]:

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def test_shards_are_zstd_with_one_column_per_field(tmp_path: Path) -> None:
     write_prompts(tmp_path, [record(0)], MANIFEST)
     file = pq.ParquetFile(tmp_path / "prompts-00000.parquet")
     assert file.schema_arrow.names == [name.removesuffix("_K") for name in vars(record(0))]
-    assert {file.metadata.row_group(0).column(i).compression for i in range(10)} == {"ZSTD"}
+    assert {file.metadata.row_group(0).column(i).compression for i in range(11)} == {"ZSTD"}
 
 
 def test_manifest_keeps_gene_names_that_yaml_would_bend(tmp_path: Path) -> None:
@@ -184,6 +185,22 @@ def test_gene_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
         read_prompts(tmp_path)
 
 
+def test_keywords_come_back(tmp_path: Path) -> None:
+    words = ("B cells", "CD79A", "NO")
+    write_prompts(tmp_path, [replace(record(0), keywords=words), record(1)], MANIFEST)
+    assert [r.keywords for r in read_prompts(tmp_path).records] == [words, ()]
+
+
+def test_shards_of_version_1_are_read_as_having_no_keywords(tmp_path: Path) -> None:
+    old = MANIFEST.model_copy(update={"schema_version": 1})
+    write_prompts(tmp_path, [record(0)], old)
+    shard = tmp_path / "prompts-00000.parquet"
+    pq.write_table(pq.read_table(shard).drop_columns(["keywords"]), shard)
+    (read,) = read_prompts(tmp_path).records
+    assert read.keywords == ()
+    assert same(read, record(0))
+
+
 def test_shard_of_other_columns_is_refused(tmp_path: Path) -> None:
     write_prompts(tmp_path, [record(0)], MANIFEST)
     shard = tmp_path / "prompts-00000.parquet"
@@ -195,7 +212,7 @@ def test_shard_of_other_columns_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 9}, "schema_version must be 1, got 9 in"),
+        ({"schema_version": 9}, r"schema_version must be one of \(1, 2\), got 9 in"),
         ({"num_genes": "many"}, "must follow its schema, got .* at num_genes in"),
         ({"extra": 1}, "must follow its schema, got .* at extra in"),
     ],

@@ -129,5 +129,5 @@ def test_bertscore_with_idf_needs_a_corpus(bert: str) -> None:
 
 
 def test_a_missing_encoder_is_found_when_the_config_is_read() -> None:
-    with pytest.raises(MissingFileError, match=r"folder must exist, got \./nowhere"):
+    with pytest.raises(MissingFileError, match=r"folder must exist, got nowhere"):
         load_reward("bertscore", {"encoder": "./nowhere"})

@@ -135,7 +135,7 @@ def test_results_and_report_are_written(
     assert "layer 3 of 4, 32 tokens, float32" in found.encoder
     html = (tmp_path / "text_report.html").read_text(encoding="utf-8")
     assert found.verdict.headline in html
-    assert "GRPO − SFT" in html
+    assert "GRPO \N{MINUS SIGN} SFT" in html
 
 
 def test_a_policy_that_skipped_a_prompt_is_refused(
@@ -166,7 +166,7 @@ def test_what_is_not_held_out_cannot_be_evaluated(prompt_set: PromptSet) -> None
     with pytest.raises(ConfigError, match="task must be named when several are held out"):
         select_text_prompts(EvaluateTextConfig(), prompt_set)
     wrong = EvaluateTextConfig(task=Task.QUESTION_ANSWERING, conditions=("NK",))
-    with pytest.raises(ConfigError, match="a held-out condition must be one of .*got 'NK'"):
+    with pytest.raises(ConfigError, match=r"a held-out condition must be one of .*got 'NK'"):
         select_text_prompts(wrong, prompt_set)
     train = PromptSet(
         tuple(r for r in prompt_set.records if r.split is Split.TRAIN), prompt_set.manifest

@@ -78,10 +78,8 @@ class BertScoreReward:
 
     @cached_property
     def _encoder(self) -> TextEncoder:
-        names = TextEncoderConfig.model_fields
-        return TextEncoder(
-            TextEncoderConfig(**{k: v for k, v in self._options if k in names}),
-        )
+        own = self._options.model_dump(include=set(TextEncoderConfig.model_fields))
+        return TextEncoder(TextEncoderConfig.model_validate(own))
 
     def _scorer(self, batch: RewardBatch) -> BertScorer:
         """The run's scorer: one for all batches of the same material."""

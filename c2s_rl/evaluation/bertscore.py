@@ -120,16 +120,19 @@ class BertScorer:
         Raises:
             ValueError: If the two differ in number.
         """
-        pairs = list(dict.fromkeys(zip(candidates, references, strict=True)))
+        wanted: defaultdict[str, set[str]] = defaultdict(set)
+        for candidate, reference in zip(candidates, references, strict=True):
+            wanted[candidate].add(reference)
         found: dict[tuple[str, str], tuple[float, float]] = {}
         encoded_references = self._references(list(dict.fromkeys(references)))
-        for start in range(0, len(pairs), PART_TEXTS):
-            part = pairs[start : start + PART_TEXTS]
-            texts = list(dict.fromkeys(candidate for candidate, _ in part))
-            encoded = dict(zip(texts, self._encoder.encode(texts), strict=True))
+        texts = list(wanted)
+        for start in range(0, len(texts), PART_TEXTS):
+            part = texts[start : start + PART_TEXTS]
+            encoded = dict(zip(part, self._encoder.encode(part), strict=True))
             answers: defaultdict[str, list[str]] = defaultdict(list)
-            for candidate, reference in part:
-                answers[reference].append(candidate)
+            for candidate in part:
+                for reference in wanted[candidate]:
+                    answers[reference].append(candidate)
             for reference, own in answers.items():
                 matched = greedy_match(
                     [encoded[text] for text in own], encoded_references[reference], self._weights

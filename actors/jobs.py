@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -30,6 +31,9 @@ from c2s_rl.grpo.roles import RolloutRequest
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.runlog import MAIN_PACKAGES, METRICS, package_versions, write_manifest
 from c2s_rl.types import Group, PromptRecord, Split
+
+if TYPE_CHECKING:
+    from c2s_rl.evaluation.report import RunInfo
 
 __all__ = ["STAGES", "load_run", "run_all", "run_stage"]
 
@@ -84,8 +88,8 @@ def run_stage(run: RunConfig, stage: str, *, overwrite: bool = False) -> None:
     output = run.folder / STAGES[stage].output
     if not ledger.begin(key, output, overwrite=overwrite):
         console.print(f"[dim]{stage}: reusing {output}[/]")
-        if stage == "evaluate":
-            show_evaluation(run)
+        if stage in SHOWN:
+            SHOWN[stage](run)
         return
     console.print(f"[bold]{stage}[/] -> {output}")
     _write_run_files(run)
@@ -141,6 +145,7 @@ def config_text(run: RunConfig) -> str:
 
 CELLS, CORPUS, BASE, SFT, ALIGN = "cells", "corpus", "base", "sft", "align"
 EVALUATION, REPORT = "evaluation.json", "report.html"
+TEXT_EVALUATION, TEXT_REPORT = "text_evaluation.json", "text_report.html"
 
 
 def _convert(run: RunConfig, _console: Console) -> None:
@@ -233,8 +238,6 @@ def reward_material(run: RunConfig) -> RewardMaterial:
 
 
 def _evaluate(run: RunConfig, console: Console) -> None:
-    from actors.session import ray_session
-    from c2s_rl.evaluation.report import RunInfo
     from c2s_rl.pipeline import evaluate
 
     assert run.evaluate is not None
@@ -242,41 +245,82 @@ def _evaluate(run: RunConfig, console: Console) -> None:
     config = run.evaluate.for_run(has_validation=has_validation)
     prompt_set = read_prompts(run.folder / CORPUS)
     records = evaluate.select_prompts(config, prompt_set).records_P
-    policies = evaluated_policies(run)
-    num_cpus = run.rollout.num_workers * run.rollout.num_cpus
-    groups: dict[str, list[Group]] = {}
-    with ray_session(run.ray, num_cpus=num_cpus):
-        for name, policy in policies.items():
-            with console.status(f"{name} answers {len(records)} held-out prompts"):
-                groups[name] = _sample(run, policy, prompt_set, records)
+    groups = _answers(run, console, prompt_set, records, config.samples_per_prompt)
     evaluate.run(
         config,
         prompt_set=prompt_set,
         cells=run.folder / CELLS,
         groups_by_policy=groups,
         metrics=run.folder / ALIGN / METRICS if run.align else None,
-        run_info=RunInfo(
-            name=run.name,
-            trained_on=describe(run, prompt_set),
-            seed=run.seed,
-            date=date.today().isoformat(),
-            versions=package_versions(MAIN_PACKAGES),
-            config_text=config_text(run),
-        ),
+        run_info=_run_info(run, prompt_set),
         output=run.folder,
     )
     show_evaluation(run)
 
 
+def _evaluate_text(run: RunConfig, console: Console) -> None:
+    from c2s_rl.pipeline import evaluate_text
+
+    config = run.evaluate_text
+    assert config is not None
+    prompt_set = read_prompts(run.folder / CORPUS)
+    records = evaluate_text.select_text_prompts(config, prompt_set).records_P
+    groups = _answers(run, console, prompt_set, records, config.samples_per_prompt)
+    evaluate_text.run(
+        config,
+        prompt_set=prompt_set,
+        groups_by_policy=groups,
+        metrics=run.folder / ALIGN / METRICS if run.align else None,
+        run_info=_run_info(run, prompt_set),
+        output=run.folder,
+    )
+    show_text_evaluation(run)
+
+
+def _run_info(run: RunConfig, prompt_set: PromptSet) -> "RunInfo":
+    from c2s_rl.evaluation.report import RunInfo
+
+    return RunInfo(
+        name=run.name,
+        trained_on=describe(run, prompt_set),
+        seed=run.seed,
+        date=date.today().isoformat(),
+        versions=package_versions(MAIN_PACKAGES),
+        config_text=config_text(run),
+    )
+
+
+def _answers(
+    run: RunConfig,
+    console: Console,
+    prompt_set: PromptSet,
+    records: tuple[PromptRecord, ...],
+    num_samples: int,
+) -> dict[str, list[Group]]:
+    """Have every policy of the run answer the prompts, one policy after the other."""
+    from actors.session import ray_session
+
+    num_cpus = run.rollout.num_workers * run.rollout.num_cpus
+    groups: dict[str, list[Group]] = {}
+    with ray_session(run.ray, num_cpus=num_cpus):
+        for name, policy in evaluated_policies(run).items():
+            with console.status(f"{name} answers {len(records)} held-out prompts"):
+                groups[name] = _sample(run, policy, prompt_set, records, num_samples)
+    return groups
+
+
 def _sample(
-    run: RunConfig, policy: Path, prompt_set: PromptSet, records: tuple[PromptRecord, ...]
+    run: RunConfig,
+    policy: Path,
+    prompt_set: PromptSet,
+    records: tuple[PromptRecord, ...],
+    num_samples: int,
 ) -> list[Group]:
     """Have one policy answer the prompts; all policies draw from the same random numbers."""
     from actors.launch import rollout_pool
 
-    assert run.evaluate is not None
     trained = run.align.sampling if run.align else SamplingConfig()
-    sampling = trained.model_copy(update={"group_size": run.evaluate.samples_per_prompt})
+    sampling = trained.model_copy(update={"group_size": num_samples})
     sampling = sampling.for_task(records[0].task)  # an evaluation has prompts of one task
     requests = [
         RolloutRequest(record, stable_hash(f"evaluate/{record.prompt_id}", run.seed) >> 2)
@@ -295,6 +339,20 @@ def show_evaluation(run: RunConfig) -> None:
     evaluation = read_evaluation(run.folder / EVALUATION)
     console.print(result_table(evaluation, width=console.width))
     console.print(f"report: {run.folder / REPORT}", soft_wrap=True)
+
+
+def show_text_evaluation(run: RunConfig) -> None:
+    """Print the table of a finished evaluation of text, and where its report is."""
+    from c2s_rl.evaluation.text_result import TextEvaluation
+    from c2s_rl.evaluation.text_table import text_table
+
+    text = (run.folder / TEXT_EVALUATION).read_text(encoding="utf-8")
+    console = Console()
+    console.print(text_table(TextEvaluation.model_validate_json(text)))
+    console.print(f"report: {run.folder / TEXT_REPORT}", soft_wrap=True)
+
+
+SHOWN = {"evaluate": show_evaluation, "evaluate_text": show_text_evaluation}
 
 
 def start_policy(run: RunConfig) -> Path:
@@ -343,5 +401,11 @@ STAGES: dict[str, Stage] = {
     ),
     "evaluate": Stage(
         ("evaluate",), ("convert", "corpus", "base_model", "sft", "align"), REPORT, _evaluate
+    ),
+    "evaluate_text": Stage(
+        ("evaluate_text",),
+        ("corpus", "base_model", "sft", "align"),
+        TEXT_REPORT,
+        _evaluate_text,
     ),
 }

@@ -24,6 +24,7 @@ from c2s_rl.pipeline.base_model import BaseModelConfig
 from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.corpus import CorpusConfig
 from c2s_rl.pipeline.evaluate import EvaluateConfig
+from c2s_rl.pipeline.evaluate_text import EvaluateTextConfig
 from c2s_rl.pipeline.sft import SftConfig
 from c2s_rl.types import Task
 from rewards.composite import (
@@ -36,7 +37,7 @@ from rewards.composite import (
 from rewards.pool_config import RewardPoolConfig
 
 # Sections with a seed of their own; the run's seed is theirs unless they name one.
-SEEDED = ("convert", "corpus", "base_model", "sft", "evaluate")
+SEEDED = ("convert", "corpus", "base_model", "sft", "evaluate", "evaluate_text")
 
 
 class RunConfig(FrozenConfig):
@@ -67,6 +68,9 @@ class RunConfig(FrozenConfig):
         default_factory=PlacementConfig, description="Which workers of GRPO share GPUs or cores"
     )
     evaluate: EvaluateConfig | None = Field(None, description="Metrics and report")
+    evaluate_text: EvaluateTextConfig | None = Field(
+        None, description="Metrics and report of text answers"
+    )
     ray: RayConfig = Field(default_factory=RayConfig, description="Which cluster")
 
     @field_validator("name")
@@ -127,13 +131,14 @@ class RunConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _compares_what_it_has(self) -> "RunConfig":
-        if self.evaluate is None or self.align is None:
+        if self.align is None:
             return self
         names = self.policy_names
-        for key in ("baseline", "candidate"):
-            name = self.evaluate.model_dump()[key]
-            if name not in names:
-                raise ValueError(f"evaluate.{key} must be one of {list(names)}, got {name!r}")
+        for place, section in (("evaluate", self.evaluate), ("evaluate_text", self.evaluate_text)):
+            for key in () if section is None else ("baseline", "candidate"):
+                name = vars(section)[key]
+                if name not in names:
+                    raise ValueError(f"{place}.{key} must be one of {list(names)}, got {name!r}")
         return self
 
     @model_validator(mode="after")

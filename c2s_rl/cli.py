@@ -24,6 +24,7 @@ STAGES = {
     "sft": "Supervised fine-tuning on prompts and targets.",
     "align": "GRPO: align the policy with biological rewards.",
     "evaluate": "Compare the policies on held-out prompts; writes report.html.",
+    "evaluate-text": "The same for text answers; writes text_report.html.",
 }
 
 ConfigOption = Annotated[

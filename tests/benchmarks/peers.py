@@ -5,6 +5,10 @@ from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bert_score import BERTScorer
 
 
 @cache
@@ -29,3 +33,22 @@ def load_cell2sentence() -> ModuleType:
     if not has_plotnine:
         del sys.modules["plotnine"]
     return module
+
+
+def load_bert_scorer(folder: str, layer: int) -> "BERTScorer":
+    """Build bert-score's scorer on an encoder's folder, on the CPU.
+
+    bert-score 0.3.13 asks its tokenizer for `build_inputs_with_special_tokens` where a text is
+    empty; transformers 5 took that method away, so a stand-in returns what it used to: the special
+    tokens alone.
+
+    Raises:
+        ModuleNotFoundError: If bert-score is not installed.
+    """
+    from bert_score import BERTScorer
+
+    scorer = BERTScorer(model_type=folder, num_layers=layer, device="cpu")
+    tokenizer = scorer._tokenizer
+    if not hasattr(tokenizer, "build_inputs_with_special_tokens"):
+        tokenizer.build_inputs_with_special_tokens = lambda ids: tokenizer("")["input_ids"]
+    return scorer

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, Field, JsonValue, field_validator, model_validator
 
 from actors.learner_config import LearnerConfig
 from actors.placement import PlacementConfig, check_sharing, shares_gpus
@@ -18,17 +18,19 @@ from actors.session import RayConfig
 from actors.sync_config import SyncConfig, choose_backend
 from c2s_rl.config import FrozenConfig, apply_overrides, load_yaml, validate
 from c2s_rl.errors import ConfigError
+from c2s_rl.models.cell_embedder import CellEmbedderConfig
 from c2s_rl.pipeline.align import AlignConfig
 from c2s_rl.pipeline.base_model import BaseModelConfig
 from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.corpus import CorpusConfig
 from c2s_rl.pipeline.evaluate import EvaluateConfig
 from c2s_rl.pipeline.sft import SftConfig
-from rewards import load_reward
+from c2s_rl.pipeline.train_embedder import EmbedderConfig
+from rewards import load_reward, reward_class
 from rewards.composite import RewardSpec, is_per_condition
 
 # Sections with a seed of their own; the run's seed is theirs unless they name one.
-SEEDED = ("convert", "corpus", "base_model", "sft", "evaluate")
+SEEDED = ("convert", "corpus", "embedder", "base_model", "sft", "evaluate")
 
 
 class RunConfig(FrozenConfig):
@@ -39,6 +41,9 @@ class RunConfig(FrozenConfig):
     seed: int = Field(0, ge=0, lt=2**32, description="Seeds every stage that names none itself")
     convert: ConvertConfig | None = Field(None, description="Cells to cell shards")
     corpus: CorpusConfig | None = Field(None, description="Cell shards to prompt shards")
+    embedder: EmbedderConfig | None = Field(
+        None, description="A small scGPT trained on the run's own training cells"
+    )
     base_model: BaseModelConfig | None = Field(None, description="The model SFT starts from")
     sft: SftConfig | None = Field(None, description="Supervised fine-tuning")
     align: AlignConfig | None = Field(None, description="GRPO")
@@ -143,7 +148,28 @@ def load_run(path: Path, overrides: Sequence[str]) -> RunConfig:
             load_reward(spec.name, spec.options)
         except ConfigError as error:
             raise ConfigError(f"{error} at 'rewards' in {path}") from error
+    _check_own_embedder(run, path)
     return run
+
+
+def _check_own_embedder(run: RunConfig, path: Path) -> None:
+    """Check that whoever embeds with the run's own scGPT finds one trained."""
+    options: dict[str, BaseModel] = {
+        f"rewards.{spec.key}": reward_class(spec.name).Options.model_validate(spec.options)
+        for spec in run.rewards
+    }
+    if run.evaluate is not None:
+        options["evaluate"] = run.evaluate
+    for place, section in options.items():
+        needs_own = any(
+            isinstance(value, CellEmbedderConfig) and value.uses_own
+            for value in vars(section).values()
+        )
+        if needs_own and run.embedder is None:
+            raise ConfigError(
+                f"an embedder of kind scgpt must name its folder, or the run must train one in a "
+                f"section embedder, got neither for {place!r} in {path}"
+            )
 
 
 def _with_seed(data: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -15,6 +15,7 @@ from rewards.base import Reward, RewardPlugin
 
 REWARDS: dict[str, str] = {
     "kendall": "rewards.kendall:KendallReward",
+    "scgpt": "rewards.scgpt:ScGPTReward",
     "validity": "rewards.validity:ValidityReward",
 }
 

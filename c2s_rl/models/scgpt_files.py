@@ -179,7 +179,8 @@ def _read_vocabulary(path: Path, args: ScGPTArgs) -> dict[str, int]:
     """Read symbol to row: rows 0 to n - 1, each once, special tokens included."""
     content = _read_json(path)
     if not isinstance(content, dict):
-        raise DataError(f"a vocabulary must map tokens to rows, got {type(content)} in {path}")
+        found = type(content).__name__
+        raise DataError(f"a vocabulary must map tokens to rows, got a {found} in {path}")
     token_ids = {token: row for token, row in content.items() if type(row) is int}
     if len(token_ids) < len(content) or sorted(token_ids.values()) != list(range(len(content))):
         raise DataError(

@@ -1,4 +1,4 @@
-"""Small scGPT folders with random weights in the published form, and the package's own embedding."""
+"""Small published scGPT folders with random weights, and the package's own embedding."""
 
 import json
 

@@ -167,8 +167,8 @@ def _train_embedder(run: RunConfig, console: Console) -> None:
 
 
 def own_embedder(run: RunConfig) -> Path | None:
-    """Folder of the scGPT that the run trains, if it does."""
-    return run.folder / EMBEDDER if run.embedder else None
+    """Folder of the scGPT that the run trains, if it does; absolute, for other processes."""
+    return (run.folder / EMBEDDER).absolute() if run.embedder else None
 
 
 def _base_model(run: RunConfig, _console: Console) -> None:

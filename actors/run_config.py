@@ -5,7 +5,7 @@ the file is read, before any model loads.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, Field, JsonValue, field_validator, model_validator
@@ -154,22 +154,27 @@ def load_run(path: Path, overrides: Sequence[str]) -> RunConfig:
 
 def _check_own_embedder(run: RunConfig, path: Path) -> None:
     """Check that whoever embeds with the run's own scGPT finds one trained."""
-    options: dict[str, BaseModel] = {
+    sections: dict[str, BaseModel | None] = {
         f"rewards.{spec.key}": reward_class(spec.name).Options.model_validate(spec.options)
         for spec in run.rewards
     }
-    if run.evaluate is not None:
-        options["evaluate"] = run.evaluate
-    for place, section in options.items():
-        needs_own = any(
-            isinstance(value, CellEmbedderConfig) and value.uses_own
-            for value in vars(section).values()
-        )
-        if needs_own and run.embedder is None:
+    for place, section in (sections | {"evaluate": run.evaluate}).items():
+        if run.embedder is None and any(e.uses_own for e in _embedders_in(section)):
             raise ConfigError(
-                f"an embedder of kind scgpt must name its folder, or the run must train one in a "
-                f"section embedder, got neither for {place!r} in {path}"
+                "an embedder of kind scgpt must name its folder, or the run must train one "
+                f"(section embedder), got neither for {place!r} in {path}"
             )
+
+
+def _embedders_in(value: object) -> Iterator[CellEmbedderConfig]:
+    """Find the embedders of a section and of the sections and lists in it."""
+    if isinstance(value, CellEmbedderConfig):
+        yield value
+    elif isinstance(value, BaseModel):
+        yield from _embedders_in(tuple(vars(value).values()))
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _embedders_in(part)
 
 
 def _with_seed(data: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -9,7 +9,9 @@ import hashlib
 import json
 import pickle
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -150,21 +152,22 @@ def build_model(
         has_batchnorm: Normalise inputs over cells before the first layer.
         has_mvc: Add the head that guesses values from the cell's embedding.
     """
-    return transformer_class()(
-        ntoken=len(token_ids),
-        d_model=args.embsize,
-        nhead=args.nheads,
-        d_hid=args.d_hid,
-        nlayers=args.nlayers,
-        nlayers_cls=args.n_layers_cls,
-        vocab=token_ids,
-        dropout=args.dropout,
-        pad_token=args.pad_token,
-        pad_value=args.pad_value,
-        do_mvc=has_mvc,
-        domain_spec_batchnorm="batchnorm" if has_batchnorm else False,
-        use_fast_transformer=False,
-    )
+    with redirect_stdout(StringIO()):  # it prints which normalisation it takes
+        return transformer_class()(
+            ntoken=len(token_ids),
+            d_model=args.embsize,
+            nhead=args.nheads,
+            d_hid=args.d_hid,
+            nlayers=args.nlayers,
+            nlayers_cls=args.n_layers_cls,
+            vocab=token_ids,
+            dropout=args.dropout,
+            pad_token=args.pad_token,
+            pad_value=args.pad_value,
+            do_mvc=has_mvc,
+            domain_spec_batchnorm="batchnorm" if has_batchnorm else False,
+            use_fast_transformer=False,
+        )
 
 
 def _read_json(path: Path) -> JsonValue:
@@ -200,7 +203,7 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read tensors by name, flash-attn names put into torch's; runs no code from the file."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"scGPT weights must be a file of tensors and nothing else, got {reason!r} in {path}"

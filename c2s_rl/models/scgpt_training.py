@@ -14,6 +14,7 @@ Shape suffixes: C cells, B cells of a batch, T genes of the longest cell, V toke
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -249,16 +250,19 @@ class _Judge:
         """Judge a model; leaves it in training mode."""
         model.eval()
         by_gene, by_cls = [], []
-        for start in range(0, len(self._cells), EVAL_CELLS):
-            rows = slice(start, start + EVAL_CELLS)
-            output = model(
-                self._masked.src_B_L[rows],
-                self._masked.values_B_L[rows],
-                self._masked.is_padding_B_L[rows],
-                MVC=True,
-            )
-            by_gene.append(output["mlm_output"][:, 1:])
-            by_cls.append(output["mvc_output"][:, 1:])
+        with warnings.catch_warnings():
+            # torch's own layers warn of the nested tensors that they use.
+            warnings.filterwarnings("ignore", message=".*nested tensors")
+            for start in range(0, len(self._cells), EVAL_CELLS):
+                rows = slice(start, start + EVAL_CELLS)
+                output = model(
+                    self._masked.src_B_L[rows],
+                    self._masked.values_B_L[rows],
+                    self._masked.is_padding_B_L[rows],
+                    MVC=True,
+                )
+                by_gene.append(output["mlm_output"][:, 1:])
+                by_cls.append(output["mvc_output"][:, 1:])
         model.train()
         truth, where = self._cells.bins_B_T, self._masked.is_masked_B_T
         return HeldOutLoss(

@@ -68,8 +68,10 @@ def package_embeddings(model, genes_by_cell, bins_by_cell, tokens=TOKENS):
     for row, (genes, bins) in enumerate(zip(genes_by_cell, bins_by_cell, strict=True)):
         src[row, 1 : 1 + len(genes)] = torch.tensor(genes, dtype=torch.long)
         values[row, 1 : 1 + len(bins)] = torch.tensor(bins, dtype=torch.float32)
+    # With batch normalisation the package insists on labels, and does not use them.
+    labels = torch.zeros(len(src)) if model.domain_spec_batchnorm else None
     with torch.no_grad():
-        embedded = model._encode(src, values, src.eq(tokens["<pad>"]))[:, 0].numpy()
+        embedded = model._encode(src, values, src.eq(tokens["<pad>"]), labels)[:, 0].numpy()
     return embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from c2s_rl.checkpoint import verify
@@ -19,6 +20,17 @@ from c2s_rl.types import Split
 from tests.models.scgpt_folders import TOKENS
 
 NUM_GENES = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small matrices: a second thread would only wait for the first."""
+    num = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num)
+
+
 CONFIG = EmbedderConfig(
     embsize=32, nheads=4, d_hid=64, nlayers=2, num_steps=120, batch_size=64, lr=3e-3, eval_every=60
 )

@@ -18,7 +18,7 @@ from c2s_rl.models.cell_embedder import CellEmbedderConfig, load_cell_embedder
 from c2s_rl.models.scgpt_embedder import ScGPTEmbedder
 from c2s_rl.types import Completion, Group, PromptRecord, Split, Task
 from rewards import load_reward
-from rewards.base import RewardBatch, score_checked
+from rewards.base import RewardBatch
 from rewards.scgpt import Distance, dealt_cost, pairwise_distance, transport_cost
 from tests.models.scgpt_folders import SYMBOLS, int32, write_published
 
@@ -78,8 +78,7 @@ def score(folder):
 
     def score(*groups, seed=0, cache=None, **options):
         batch = RewardBatch(groups, VOCABULARY, FakeMaterial(folder, cache, seed))
-        result = score_checked(load_reward("scgpt", options), batch, "scgpt")
-        return list(result.scores)
+        return list(load_reward("scgpt", options).score(batch).scores)
 
     return score
 

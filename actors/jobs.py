@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 from actors.align_watch import describe_choice, find_watch
 from actors.engine_env import quiet_driver
-from actors.progress import AlignProgress, SftProgress
+from actors.progress import AlignProgress, EmbedderProgress, SftProgress
 from actors.run_config import RunConfig, load_run
 from actors.stages import StageKey, StageLedger, resolved
 from c2s_rl.cells.sentence import stable_hash
@@ -144,6 +144,7 @@ def config_text(run: RunConfig) -> str:
 
 
 CELLS, CORPUS, BASE, SFT, ALIGN = "cells", "corpus", "base", "sft", "align"
+EMBEDDER = "embedder"
 EVALUATION, REPORT = "evaluation.json", "report.html"
 TEXT_EVALUATION, TEXT_REPORT = "text_evaluation.json", "text_report.html"
 
@@ -160,6 +161,22 @@ def _corpus(run: RunConfig, _console: Console) -> None:
 
     assert run.corpus is not None
     corpus.run(run.corpus, run.folder / CELLS, run.folder / CORPUS)
+
+
+def _train_embedder(run: RunConfig, console: Console) -> None:
+    from c2s_rl.pipeline import train_embedder
+
+    assert run.embedder is not None
+    cells, corpus = run.folder / CELLS, run.folder / CORPUS
+    with EmbedderProgress(console, run.embedder.num_steps) as progress:
+        train_embedder.run(
+            run.embedder, cells, corpus, run.folder / EMBEDDER, on_step=progress.update
+        )
+
+
+def own_embedder(run: RunConfig) -> Path | None:
+    """Folder of the scGPT that the run trains, if it does; absolute, for other processes."""
+    return (run.folder / EMBEDDER).absolute() if run.embedder else None
 
 
 def _base_model(run: RunConfig, _console: Console) -> None:
@@ -391,16 +408,20 @@ def _align_cpus(run: RunConfig) -> float:
 STAGES: dict[str, Stage] = {
     "convert": Stage(("convert",), (), CELLS, _convert),
     "corpus": Stage(("corpus",), ("convert",), CORPUS, _corpus),
+    "train_embedder": Stage(("embedder",), ("convert", "corpus"), EMBEDDER, _train_embedder),
     "base_model": Stage(("base_model",), ("corpus",), BASE, _base_model),
     "sft": Stage(("sft",), ("corpus", "base_model"), SFT, _sft),
     "align": Stage(
         ("align", "rewards", "composite", "rollout", "learner"),
-        ("corpus", "base_model", "sft"),
+        ("corpus", "train_embedder", "base_model", "sft"),
         ALIGN,
         _align,
     ),
     "evaluate": Stage(
-        ("evaluate",), ("convert", "corpus", "base_model", "sft", "align"), REPORT, _evaluate
+        ("evaluate",),
+        ("convert", "corpus", "train_embedder", "base_model", "sft", "align"),
+        REPORT,
+        _evaluate,
     ),
     "evaluate_text": Stage(
         ("evaluate_text",),

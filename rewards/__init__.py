@@ -33,6 +33,7 @@ REWARDS: dict[str, str] = {
     "pearson": "rewards.expression:PearsonReward",
     "rmse": "rewards.expression:RmseReward",
     "scfid": "rewards.population:ScfidReward",
+    "scgpt": "rewards.scgpt:ScGPTReward",
     "ssgsea": "rewards.ssgsea:SsgseaReward",
     "validity": "rewards.validity:ValidityReward",
     "wasserstein": "rewards.population:WassersteinReward",

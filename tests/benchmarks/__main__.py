@@ -30,6 +30,7 @@ NAMES = (
     "head",
     "attention",
     "trie",
+    "scgpt",
     "learner",
     "rollout",
     "end_to_end",

@@ -78,6 +78,10 @@ class AlignSections:
     sync: SyncConfig
     placement: PlacementConfig
 
+    def reward_start(self, vocabulary: Vocabulary, material: RewardMaterial) -> RewardStart:
+        """What the reward workers are started from."""
+        return RewardStart(self.rewards, vocabulary, material, self.reward_workers, self.composite)
+
 
 @contextmanager
 def align_workers(
@@ -106,15 +110,7 @@ def align_workers(
     sync = _engine_sync(sections)
     with (
         reserve(seating, is_one_node=sync.is_local, deadline_s=placement.deadline_s) as room,
-        reward_pools(
-            RewardStart(
-                sections.rewards,
-                vocabulary,
-                material,
-                sections.reward_workers,
-                sections.composite,
-            )
-        ) as rewards,
+        reward_pools(sections.reward_start(vocabulary, material)) as rewards,
         ExitStack() as stack,
     ):
         engines = [

@@ -146,8 +146,7 @@ def run(
         cells: Folder of the cell shards that the corpus was made from.
         groups_by_policy: Policy name to one group for each prompt of `select_prompts`, in any
             order, each with `samples_per_prompt` answers; the order of policies is the columns'.
-        metrics: metrics.jsonl in the folder of the alignment, for the curves, beside the
-            completions whose rewards are correlated; None draws none.
+        metrics: metrics.jsonl of the alignment, beside its completions; None draws no curves.
         run_info: What the report says about the run.
         output: Folder for both files; created.
 

@@ -78,10 +78,6 @@ class AlignSections:
     sync: SyncConfig
     placement: PlacementConfig
 
-    def reward_start(self, vocabulary: Vocabulary, material: RewardMaterial) -> RewardStart:
-        """What the reward workers are started from."""
-        return RewardStart(self.rewards, vocabulary, material, self.reward_workers, self.composite)
-
 
 @contextmanager
 def align_workers(
@@ -110,7 +106,7 @@ def align_workers(
     sync = _engine_sync(sections)
     with (
         reserve(seating, is_one_node=sync.is_local, deadline_s=placement.deadline_s) as room,
-        reward_pools(sections.reward_start(vocabulary, material)) as rewards,
+        reward_pools(_reward_start(vocabulary, material, sections)) as rewards,
         ExitStack() as stack,
     ):
         engines = [
@@ -150,6 +146,14 @@ def _wait_for_start(rollout: RolloutPool, learner: LearnerGroup, sync: EngineSyn
             "weights go through shared memory, so rollout workers must be on the node of "
             f"learner rank 0 ({node}), got nodes {', '.join(nodes)}"
         )
+
+
+def _reward_start(
+    vocabulary: Vocabulary, material: RewardMaterial, sections: AlignSections
+) -> RewardStart:
+    return RewardStart(
+        sections.rewards, vocabulary, material, sections.reward_workers, sections.composite
+    )
 
 
 def _engine_sync(sections: AlignSections) -> EngineSync:

@@ -43,6 +43,17 @@ def test_engine_and_learner_agree_and_the_policy_moves(undisturbed, prepared):
     assert _difference(start, _policy(undisturbed)) > 1e-4
 
 
+def test_a_run_tells_what_its_reward_workers_did_and_how_long_they_were_waited_for(undisturbed):
+    for line in read_metrics(undisturbed / "metrics.jsonl"):
+        for reward in ("kendall", "validity"):
+            assert line[f"reward_worker/{reward}/completions"] == 9.0  # 3 prompts x 3 answers
+            assert 1.0 <= line[f"reward_worker/{reward}/calls"] <= 3.0
+            assert 0.0 < line[f"reward_worker/{reward}/latency_s"] < line["seconds_step"]
+            assert line[f"reward_worker/{reward}/restarts"] == 0.0
+        assert 0.0 <= line["seconds_reward_alone"] <= line["seconds_reward"]
+        assert line["failed_groups"] == line["failed_completions"] == 0.0
+
+
 def test_a_killed_run_without_streaming_ends_bitwise_like_an_undisturbed_one_with_it(
     runs, prepared, undisturbed
 ):

@@ -43,7 +43,8 @@ class Aggregation(StrEnum):
     SUM_THEN_NORMALISE = "sum_then_normalise"
     """total = sum_k w_k r_k; its spread decides how much each reward counts."""
     NORMALISE_THEN_SUM = "normalise_then_sum"
-    """total = sum_k w_k (r_k - mean_k) / (std_k + eps) over the group; weights alone decide."""
+    """total = sum_k w_k (r_k - mean_k) / (std_k + eps) over the group; weights alone decide. Totals
+    average 0 in every group: whether a run gets better is seen in the single rewards."""
 
 
 class CompositeConfig(FrozenConfig):

@@ -21,6 +21,7 @@ from c2s_rl.evaluation.result import (
     format_range,
     format_value,
 )
+from c2s_rl.evaluation.reward_correlation import RewardCorrelation
 from c2s_rl.evaluation.samples import Sample
 from c2s_rl.evaluation.table import absent_reasons, shown_metrics
 
@@ -55,6 +56,8 @@ class Pictures:
     """UMAP of real and generated cells."""
     rank_fit: Picture
     """Expression by rank."""
+    rewards: Picture | None = None
+    """Correlations between the rewards."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,11 @@ class TableRow:
 
 
 def render_report(
-    evaluation: Evaluation, run: RunInfo, pictures: Pictures, samples: Sequence[Sample]
+    evaluation: Evaluation,
+    run: RunInfo,
+    pictures: Pictures,
+    samples: Sequence[Sample],
+    correlation: RewardCorrelation | None = None,
 ) -> str:
     """Lay out the report.
 
@@ -106,6 +113,7 @@ def render_report(
         methods=evaluation.present,
         pictures=pictures,
         samples=samples,
+        correlation=correlation,
         metric_rows=metric_rows(evaluation),
         condition_rows=condition_rows(evaluation),
         absent=absent_reasons(evaluation),

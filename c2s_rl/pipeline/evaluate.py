@@ -22,6 +22,7 @@ from c2s_rl.cells.programs import load_program, program_indices
 from c2s_rl.cells.sentence import stable_hash
 from c2s_rl.cells.vocabulary import unknown_name
 from c2s_rl.config import FrozenConfig
+from c2s_rl.data.completions import COMPLETIONS
 from c2s_rl.data.prompt_set import PromptSet
 from c2s_rl.data.shards import CellManifest, read_cells, read_manifest
 from c2s_rl.errors import ConfigError, DataError, StageError
@@ -31,6 +32,7 @@ from c2s_rl.evaluation.rank import TauVariant
 from c2s_rl.evaluation.real_cells import RealCells, gather_real_cells
 from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import Evaluation
+from c2s_rl.evaluation.reward_correlation import run_correlation
 from c2s_rl.evaluation.summary import Resampling, compare, score_methods, summarise
 from c2s_rl.evaluation.verdict import give_verdict
 from c2s_rl.runlog import read_metrics
@@ -144,7 +146,8 @@ def run(
         cells: Folder of the cell shards that the corpus was made from.
         groups_by_policy: Policy name to one group for each prompt of `select_prompts`, in any
             order, each with `samples_per_prompt` answers; the order of policies is the columns'.
-        metrics: metrics.jsonl of the alignment, for the curves; None draws none.
+        metrics: metrics.jsonl in the folder of the alignment, for the curves, beside the
+            completions whose rewards are correlated; None draws none.
         run_info: What the report says about the run.
         output: Folder for both files; created.
 
@@ -179,6 +182,7 @@ def run(
         metrics=[] if metrics is None else read_metrics(metrics),
         max_map_cells=config.umap_cells,
         num_samples=config.num_samples_shown,
+        correlation=None if metrics is None else run_correlation(metrics.parent / COMPLETIONS),
     )
     output.mkdir(parents=True, exist_ok=True)
     _replace_text(output / EVALUATION, evaluation.model_dump_json(indent=1) + "\n")

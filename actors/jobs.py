@@ -23,6 +23,7 @@ from actors.stages import StageKey, StageLedger, resolved
 from c2s_rl.cells.sentence import stable_hash
 from c2s_rl.data.prompt_set import PromptSet, read_prompts
 from c2s_rl.errors import ConfigError, StageError
+from c2s_rl.evaluation.material import RewardMaterial
 from c2s_rl.grpo.roles import RolloutRequest
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.runlog import MAIN_PACKAGES, METRICS, package_versions, write_manifest
@@ -195,12 +196,14 @@ def _align(run: RunConfig, console: Console) -> None:
                 AlignSections(
                     align=config,
                     rewards=run.rewards,
+                    composite=run.composite,
                     rollout=run.rollout,
                     learner=run.learner,
                     reward_workers=run.reward_workers,
                     sync=run.sync,
                     placement=run.placement,
                 ),
+                material=reward_material(run),
                 output=output,
             )
         )
@@ -212,6 +215,17 @@ def _align(run: RunConfig, console: Console) -> None:
             seed=run.seed,
             on_step=progress.update,
         )
+
+
+def reward_material(run: RunConfig) -> RewardMaterial:
+    """What rewards may compare with; absolute, for they run in other processes."""
+    folder = run.folder.absolute()
+    return RewardMaterial(
+        cells=folder / CELLS,
+        corpus=folder / CORPUS,
+        cache=folder / ALIGN / "cache",
+        seed=run.seed,
+    )
 
 
 def _evaluate(run: RunConfig, console: Console) -> None:
@@ -304,7 +318,7 @@ def describe(run: RunConfig, prompt_set: PromptSet) -> str:
 
 
 def _align_cpus(run: RunConfig) -> float:
-    pools = (run.rollout, run.learner, run.reward_workers)
+    pools = (run.rollout, run.learner, *run.reward_pools)
     return sum(pool.num_workers * pool.num_cpus for pool in pools)
 
 
@@ -314,7 +328,7 @@ STAGES: dict[str, Stage] = {
     "base_model": Stage(("base_model",), ("corpus",), BASE, _base_model),
     "sft": Stage(("sft",), ("corpus", "base_model"), SFT, _sft),
     "align": Stage(
-        ("align", "rewards", "rollout", "learner"),
+        ("align", "rewards", "composite", "rollout", "learner"),
         ("corpus", "base_model", "sft"),
         ALIGN,
         _align,

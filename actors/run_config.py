@@ -12,7 +12,6 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from actors.learner_config import LearnerConfig
 from actors.placement import PlacementConfig, check_sharing, shares_gpus
-from actors.reward import RewardPoolConfig
 from actors.rollout import RolloutConfig
 from actors.session import RayConfig
 from actors.sync_config import SyncConfig, choose_backend
@@ -24,8 +23,15 @@ from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.corpus import CorpusConfig
 from c2s_rl.pipeline.evaluate import EvaluateConfig
 from c2s_rl.pipeline.sft import SftConfig
-from rewards import load_reward
-from rewards.composite import RewardSpec, is_per_condition
+from c2s_rl.types import Task
+from rewards.composite import (
+    Combiner,
+    CompositeConfig,
+    RewardSpec,
+    build_reward,
+    is_per_condition,
+)
+from rewards.pool_config import RewardPoolConfig
 
 # Sections with a seed of their own; the run's seed is theirs unless they name one.
 SEEDED = ("convert", "corpus", "base_model", "sft", "evaluate")
@@ -43,10 +49,14 @@ class RunConfig(FrozenConfig):
     sft: SftConfig | None = Field(None, description="Supervised fine-tuning")
     align: AlignConfig | None = Field(None, description="GRPO")
     rewards: tuple[RewardSpec, ...] = Field((), description="What GRPO optimises")
+    composite: CompositeConfig = Field(
+        default_factory=CompositeConfig, description="How several rewards become one"
+    )
     rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="vLLM workers")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="DeepSpeed ranks")
     reward_workers: RewardPoolConfig = Field(
-        default_factory=RewardPoolConfig, description="Reward workers"
+        default_factory=RewardPoolConfig,
+        description="Workers of each reward that names none of its own",
     )
     sync: SyncConfig = Field(
         default_factory=SyncConfig, description="Weights from learner to rollout workers"
@@ -76,6 +86,12 @@ class RunConfig(FrozenConfig):
             raise ValueError(
                 f"align.task must be one of corpus.tasks {[str(t) for t in self.corpus.tasks]}, "
                 f"got {str(self.align.task)!r}"
+            )
+        calibrated = [spec.key for spec in self.rewards if spec.calibrate is not None]
+        if calibrated and self.align.task is not Task.PERTURBATION_RESPONSE:
+            raise ValueError(
+                "calibrate needs prompts with a control cell (align.task perturbation_response), "
+                f"got {str(self.align.task)!r} with {', '.join(calibrated)}"
             )
         if self.rollout.dtype != self.learner.dtype:
             raise ValueError(
@@ -124,6 +140,11 @@ class RunConfig(FrozenConfig):
         return ("SFT" if self.sft else "Base", *(["GRPO"] if self.align else []))
 
     @property
+    def reward_pools(self) -> tuple[RewardPoolConfig, ...]:
+        """Workers of each reward."""
+        return tuple(spec.workers or self.reward_workers for spec in self.rewards)
+
+    @property
     def folder(self) -> Path:
         """The run's folder."""
         return self.runs_dir / self.name
@@ -138,9 +159,11 @@ def load_run(path: Path, overrides: Sequence[str]) -> RunConfig:
     """
     data = apply_overrides(load_yaml(path), overrides)
     run = validate(RunConfig, _with_seed(data), str(path))
+    if run.rewards:
+        Combiner(run.rewards, run.composite)
     for spec in run.rewards:
         try:
-            load_reward(spec.name, spec.options)
+            build_reward(spec)
         except ConfigError as error:
             raise ConfigError(f"{error} at 'rewards' in {path}") from error
     return run

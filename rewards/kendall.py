@@ -11,6 +11,7 @@ from c2s_rl.errors import DataError
 from c2s_rl.evaluation.rank import TauVariant, program_tau
 from c2s_rl.types import Group, IntArray
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 
 class TauForm(StrEnum):
@@ -25,7 +26,10 @@ class TauForm(StrEnum):
 class KendallOptions(FrozenConfig):
     """Which genes are compared, and how."""
 
-    program: str = Field(description="Shipped gene program, or 'file.gmt:SET_NAME'")
+    program: str = Field(
+        description="Shipped gene program, or 'file.gmt:SET_NAME'",
+        examples=["hallmark_interferon_alpha_response"],
+    )
     variant: TauVariant = Field(
         TauVariant.B, description="b corrects for ties; a is the paper's printed formula"
     )
@@ -58,6 +62,13 @@ class KendallReward:
     Source: C2S-Scale section 4.5.2.
     """
 
+    info = RewardInfo(
+        meaning="The program's genes stand in the target's order",
+        low=-1.0,
+        high=1.0,
+        baseline="order of chance 0; the copied control well above it (0.8 on L1000), so see delta",
+        source="C2S-Scale section 4.5.2",
+    )
     scope = RewardScope.GROUP
     Options = KendallOptions
 

@@ -69,21 +69,32 @@ class FakeRollout:
 
 
 class FakeReward:
-    """Sums the tokens; the prompts named `broken` fail."""
+    """Sums the tokens; fails on the prompts named `broken`, and on `half_broken`'s first answers."""
 
-    def __init__(self, broken=(), *, is_per_condition=False):
+    def __init__(self, broken=(), half_broken=(), *, is_per_condition=False):
         self._broken = broken
-        self.num_workers = 2
+        self._half_broken = half_broken
+        self.max_calls = 2
         self.is_per_condition = is_per_condition
         self.calls = []
 
     def score(self, groups):
         self.calls.append([group.record.prompt_id for group in groups])
-        return [None if g.record.prompt_id in self._broken else self._scored(g) for g in groups]
+        return [self._scored(group) for group in groups]
+
+    def figures(self):
+        return {}
 
     def _scored(self, group):
-        rewards = tuple(float(sum(c.token_ids_T)) for c in group.completions_G)
-        return ScoredGroup(group, rewards, {"tokens": rewards}, {})
+        rewards = [float(sum(c.token_ids_T)) for c in group.completions_G]
+        failures = [None] * len(rewards)
+        name = group.record.prompt_id
+        num_failed = len(rewards) * (name in self._broken) or (name in self._half_broken)
+        for i in range(num_failed):
+            rewards[i] = None
+            failures[i] = f"raised: a reward must not raise, got one on {name}"
+        named = {"tokens": tuple(failures)} if num_failed else {}
+        return ScoredGroup(group, tuple(rewards), {"tokens": tuple(rewards)}, {}, named)
 
 
 class FakeLearner:

@@ -11,12 +11,14 @@ from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.evaluation.cell_map import REAL, LabelledCells, map_cells
 from c2s_rl.evaluation.cell_metrics import Yardstick
 from c2s_rl.evaluation.cell_plots import rank_fit, rank_profile, umap_picture
+from c2s_rl.evaluation.correlation_plot import correlation_picture
 from c2s_rl.evaluation.forest_plot import forest
 from c2s_rl.evaluation.plots import Picture
 from c2s_rl.evaluation.population_plot import population_panels
 from c2s_rl.evaluation.real_cells import RealCells
 from c2s_rl.evaluation.report import Pictures, RunInfo, render_report
 from c2s_rl.evaluation.result import Evaluation
+from c2s_rl.evaluation.reward_correlation import RewardCorrelation
 from c2s_rl.evaluation.samples import make_samples
 from c2s_rl.evaluation.training_plot import training_curves
 from c2s_rl.types import Group, Split
@@ -45,6 +47,7 @@ def assemble_report(
     metrics: Sequence[Mapping[str, float]],
     max_map_cells: int,
     num_samples: int,
+    correlation: RewardCorrelation | None = None,
 ) -> str:
     """Make the report's HTML.
 
@@ -54,6 +57,7 @@ def assemble_report(
         metrics: Steps of the alignment; empty draws no curves.
         max_map_cells: Most cells of one origin on the map; 0 draws none.
         num_samples: Conditions to show sentences of.
+        correlation: Of the rewards of the alignment; None draws none.
     """
     yardstick, evaluation = material.yardstick, material.evaluation
     profile = rank_profile(material.real.cells)
@@ -62,7 +66,11 @@ def assemble_report(
         forest=forest(evaluation),
         cell_map=_map_picture(material, max_map_cells) if max_map_cells else None,
         rank_fit=rank_fit(profile, yardstick.rank_model, yardstick.num_genes),
+<<<<<<< HEAD
         population=population_panels(evaluation),
+=======
+        rewards=correlation_picture(correlation) if correlation else None,
+>>>>>>> i4-population
     )
     samples = make_samples(
         material.groups,
@@ -71,7 +79,7 @@ def assemble_report(
         num_genes=yardstick.num_genes,
         num_samples=num_samples,
     )
-    return render_report(evaluation, run, pictures, samples)
+    return render_report(evaluation, run, pictures, samples, correlation)
 
 
 def _map_picture(material: ReportMaterial, max_cells: int) -> Picture | None:

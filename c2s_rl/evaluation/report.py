@@ -23,6 +23,7 @@ from c2s_rl.evaluation.result import (
     format_range,
     format_value,
 )
+from c2s_rl.evaluation.reward_correlation import RewardCorrelation
 from c2s_rl.evaluation.samples import Sample
 from c2s_rl.evaluation.table import (
     absent_reasons,
@@ -62,8 +63,13 @@ class Pictures:
     """UMAP of real and generated cells."""
     rank_fit: Picture
     """Expression by rank."""
+<<<<<<< HEAD
     population: Picture | None = None
     """Distances between populations."""
+=======
+    rewards: Picture | None = None
+    """Correlations between the rewards."""
+>>>>>>> i4-population
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,11 @@ class TierTable:
 
 
 def render_report(
-    evaluation: Evaluation, run: RunInfo, pictures: Pictures, samples: Sequence[Sample]
+    evaluation: Evaluation,
+    run: RunInfo,
+    pictures: Pictures,
+    samples: Sequence[Sample],
+    correlation: RewardCorrelation | None = None,
 ) -> str:
     """Lay out the report.
 
@@ -129,6 +139,7 @@ def render_report(
         methods=evaluation.present,
         pictures=pictures,
         samples=samples,
+        correlation=correlation,
         metric_rows=metric_rows(evaluation),
         condition_rows=condition_rows(evaluation),
         absent=absent_reasons(evaluation),

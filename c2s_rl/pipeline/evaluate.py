@@ -23,6 +23,7 @@ from c2s_rl.cells.programs import load_program, program_indices
 from c2s_rl.cells.sentence import stable_hash
 from c2s_rl.cells.vocabulary import unknown_name
 from c2s_rl.config import FrozenConfig
+from c2s_rl.data.completions import COMPLETIONS
 from c2s_rl.data.prompt_set import PromptSet
 from c2s_rl.data.shards import CellManifest, read_cells, read_manifest
 from c2s_rl.errors import ConfigError, DataError, StageError
@@ -34,7 +35,13 @@ from c2s_rl.evaluation.rank import TauVariant
 from c2s_rl.evaluation.real_cells import gather_real_cells
 from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import Evaluation
+<<<<<<< HEAD
 from c2s_rl.pipeline.evaluate_numbers import Answered, find_numbers
+=======
+from c2s_rl.evaluation.reward_correlation import run_correlation
+from c2s_rl.evaluation.summary import Resampling, compare, score_methods, summarise
+from c2s_rl.evaluation.verdict import give_verdict
+>>>>>>> i4-population
 from c2s_rl.runlog import read_metrics
 from c2s_rl.types import Group, PromptRecord, Split, Task
 
@@ -159,7 +166,8 @@ def run(
         cells: Folder of the cell shards that the corpus was made from.
         groups_by_policy: Policy name to one group for each prompt of `select_prompts`, in any
             order, each with `samples_per_prompt` answers; the order of policies is the columns'.
-        metrics: metrics.jsonl of the alignment, for the curves; None draws none.
+        metrics: metrics.jsonl in the folder of the alignment, for the curves, beside the
+            completions whose rewards are correlated; None draws none.
         run_info: What the report says about the run.
         output: Folder for both files, and `export/`; created.
 
@@ -255,6 +263,7 @@ def _report(
         metrics=[] if metrics is None else read_metrics(metrics),
         max_map_cells=config.umap_cells,
         num_samples=config.num_samples_shown,
+        correlation=None if metrics is None else run_correlation(metrics.parent / COMPLETIONS),
     )
 
 

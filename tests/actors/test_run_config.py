@@ -45,6 +45,15 @@ def test_the_seed_of_a_run_is_that_of_every_stage_that_names_none(file):
         ("name=a/b", "name must be letters"),
         ("rewards=[{name: kendal}]", "did you mean 'kendall'.* at 'rewards' in"),
         ("rewards=[{name: validity}]", "no 'num_genes' in options of reward 'validity'"),
+        (
+            "rewards=[{name: validity, options: {num_genes: 5}, calibrate: {}}]",
+            r"calibrate needs prompts with a control cell .* got 'cell_generation' with validity",
+        ),
+        (
+            "rewards=[{name: validity, options: {num_genes: 5}, weight: 0}]",
+            "other than 0, got none",
+        ),
+        ("composite.aggregation=max", "'sum_then_normalise' or 'normalise_then_sum', got 'max'"),
         ("align", "--set must be key=value, got 'align'"),
         ("placement={sleep: true}", "vLLM cannot sleep on a CPU, got rollout.num_gpus=0"),
         ("align.staleness={}", "staleness must be given with mode=async only, got mode=sync"),

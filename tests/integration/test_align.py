@@ -101,6 +101,15 @@ def test_evaluation_prints_the_table_and_a_second_run_reuses_everything(runs, un
     assert report.stat().st_mtime_ns == written
 
 
+def test_scoring_its_completions_offline_gives_the_training_scores(runs, undisturbed):
+    output = runs.run("rewards score", "undisturbed", "--max-difference", "0")
+    # 4 steps of 3 prompts x 3 answers
+    for name in ("kendall", "validity", "total"):
+        (line,) = [line for line in output.splitlines() if line.startswith(name)]
+        assert line.split()[1] == "36"
+        assert line.endswith("0 (exact)")
+
+
 def test_another_config_in_the_same_folder_is_refused(runs, undisturbed):
     before = (undisturbed / "policy" / "model.safetensors").read_bytes()
     output = runs.run("align", "undisturbed", "--set", "learner.lr=0.5", code=2)

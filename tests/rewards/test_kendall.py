@@ -11,7 +11,8 @@ from c2s_rl.config import FrozenConfig
 from c2s_rl.errors import ConfigError, RewardError
 from c2s_rl.types import Completion, Group, PromptRecord, Split, Task
 from rewards import load_reward
-from rewards.base import RewardBatch, RewardResult, RewardScope, score_checked
+from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.checking import raise_failures, score_checked
 from rewards.composite import CompositeReward, RewardSpec
 
 PROGRAM = "hallmark_interferon_alpha_response"
@@ -100,7 +101,7 @@ def test_delta_form_without_a_control_cell_is_a_reward_error():
     reward = load_reward("kendall", {"program": PROGRAM, "form": "delta", "num_genes": 5})
     batch = RewardBatch((make_group([A]),), VOCABULARY)
     with pytest.raises(RewardError, match="needs a control cell in the prompt, got none in prompt"):
-        score_checked(reward, batch, "kendall")
+        raise_failures(score_checked(reward, batch, "kendall"))
 
 
 def test_validity_counts_each_known_gene_once():
@@ -136,7 +137,7 @@ class _Broken:
 def test_a_failing_plugin_is_an_error_and_never_a_number(answer, message):
     batch = RewardBatch((make_group([A, B]),), VOCABULARY)
     with pytest.raises(RewardError, match=message):
-        score_checked(_Broken(answer), batch, "mine")
+        raise_failures(score_checked(_Broken(answer), batch, "mine"))
 
 
 class ConditionMean:

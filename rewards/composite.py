@@ -213,10 +213,9 @@ class CompositeReward:
         on who is ready when, and there a reward that notices is called for each group alone.
         """
         reward = self._rewards[name]
+        calls = split_by_scope(reward.scope, groups)
         if reward.scope is RewardScope.GROUP:
             calls = [(index,) for index in range(len(groups))]
-        else:
-            calls = split_by_scope(reward.scope, groups)
         found: dict[int, CheckedResult] = {}
         for indices in calls:
             asked = tuple(groups[i] for i in indices)

@@ -10,6 +10,7 @@ from c2s_rl.evaluation.expression_change import (
     EffectKind,
     cell_effects,
     changed_genes,
+    for_full_answers,
     mean_effect,
 )
 from c2s_rl.evaluation.rank import DoubleArray, pearson_rows
@@ -39,7 +40,9 @@ class DeSpearmanReward:
     reward = Spearman's rho of x - control and real - control over the genes that the condition's
     real cells change most (`top_k` up, `top_k` down), in [-1, 1]; x, real and control are
     log1p(CP10k) by rank, real and control means over the cells of the prompt's side of the split.
-    Copying a control cell scores near 0. A completion whose changes are all equal scores 0. A
+    Copying a control cell scores near 0. A positive score of an answer that names only a share of
+    as many genes as its target is cut to that share: who names nothing loses every gene of the
+    control, which alone looks like a response. A completion whose changes are all equal scores 0. A
     prompt whose condition has no real or no control cells, or fewer than 2 changed genes, abstains;
     so does one whose answer is text.
 
@@ -77,7 +80,9 @@ class DeSpearmanReward:
             rho_G = pearson_rows(
                 rankdata(changes_G_N[:, genes_M], axis=1), rankdata(real.effect_N[genes_M])
             )
-            scores += np.nan_to_num(rho_G, nan=0.0).tolist()
+            wanted = min(len(group.record.target_genes_K), batch.material.reference.num_genes)
+            shares_G = np.array([len(cell.genes_K) for cell in group.cells_G]) / wanted
+            scores += for_full_answers(np.nan_to_num(rho_G, nan=0.0), shares_G).tolist()
         return RewardResult(tuple(scores))
 
     def _expression(self, batch: RewardBatch) -> EmbeddedCells:

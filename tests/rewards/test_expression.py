@@ -61,6 +61,16 @@ def test_delta_compares_changes_to_the_control():
     assert scores("rmse", [[3, 2, 1, 0]], record, form="delta") == pytest.approx((-math.sqrt(5),))
 
 
+def test_naming_little_or_nothing_is_no_response():
+    # the empty answer changes G0..G3 by -1 -2 -3 -4, the target by 3 1 -1 -3: r = 1 but for length
+    record = make_record("a", target=(0, 1, 2, 3), control=(3, 2, 1, 0))
+    half, empty = scores("pearson", [[0, 1], []], record, form="delta")
+    assert empty == 0.0
+    # expression 4 3 0 0, so changes 3 1 -3 -4; half of the four genes are named
+    expected = scipy.stats.pearsonr([3, 1, -3, -4], [3, 1, -1, -3]).statistic / 2
+    assert half == pytest.approx(expected)
+
+
 def test_delta_looks_at_the_genes_that_change_most():
     # only G0 and G3 change by 3; the answer moves them right and ruins the others
     record = make_record("a", target=(0, 1, 2, 3), control=(3, 2, 1, 0))

@@ -10,6 +10,7 @@ from c2s_rl.evaluation.expression_change import (
     EffectKind,
     cell_effects,
     changed_genes,
+    for_full_answers,
     mean_effect,
 )
 from c2s_rl.evaluation.rank import DoubleArray, pearson_rows
@@ -37,11 +38,14 @@ class DeSpearmanReward:
     """Rank correlation of a completion's changes with the real ones, over the changed genes.
 
     reward = Spearman's rho of x - control and real - control over the genes that the condition's
-    real cells change most (`top_k` up, `top_k` down), in [-1, 1]; x, real and control are
-    log1p(CP10k) by rank, real and control means over the cells of the prompt's side of the split.
-    Copying a control cell scores near 0. A completion whose changes are all equal scores 0. A
-    prompt whose condition has no real or no control cells, or fewer than 2 changed genes, abstains;
-    so does one whose answer is text.
+    real cells change most (`top_k` up, `top_k` down) and those that the completion does, in
+    [-1, 1]; x, real and control are log1p(CP10k) by rank, real and control means over the cells of
+    the prompt's side of the split. The completion's own genes count because any unrelated answer
+    loses the genes of the control, as the real cells lose some of them; only what it gains in their
+    place tells it apart. For the same reason a positive score of an answer that names only a share
+    of as many genes as its target is cut to that share. Copying a control cell scores near 0. A
+    completion whose changes are all equal scores 0. A prompt whose condition has no real or no
+    control cells, or fewer than 2 changed genes, abstains; so does one whose answer is text.
 
     Source: `de_spearman_lfc_sig` of cell-eval, with one cell in place of a population.
     """
@@ -63,8 +67,6 @@ class DeSpearmanReward:
 
     def score(self, batch: RewardBatch) -> RewardResult:
         """Score every completion; see the class for the formula."""
-        from scipy.stats import rankdata
-
         cells = self._expression(batch)
         scores: list[float | None] = []
         for group in batch.groups:
@@ -74,11 +76,20 @@ class DeSpearmanReward:
                 scores += [None] * len(group.cells_G)
                 continue
             changes_G_N = cells.generated(group.cells_G) - control_N
-            rho_G = pearson_rows(
-                rankdata(changes_G_N[:, genes_M], axis=1), rankdata(real.effect_N[genes_M])
-            )
-            scores += np.nan_to_num(rho_G, nan=0.0).tolist()
+            rho_G = np.array([self._rho(change_N, real) for change_N in changes_G_N])
+            wanted = min(len(group.record.target_genes_K), batch.material.reference.num_genes)
+            shares_G = np.array([len(cell.genes_K) for cell in group.cells_G]) / wanted
+            scores += for_full_answers(rho_G, shares_G).tolist()
         return RewardResult(tuple(scores))
+
+    def _rho(self, change_N: DoubleArray, real: ChangedGenes) -> float:
+        """Spearman's rho over the genes that either side changes most; 0 without any change."""
+        from scipy.stats import rankdata
+
+        own = changed_genes(change_N, self._options.top_k)
+        genes_M = np.union1d(real.both_M, own.both_M)
+        rho = pearson_rows(rankdata(change_N[genes_M])[None], rankdata(real.effect_N[genes_M]))[0]
+        return float(np.nan_to_num(rho, nan=0.0))
 
     def _expression(self, batch: RewardBatch) -> EmbeddedCells:
         """Look up the genes once a run."""

@@ -18,6 +18,7 @@ from c2s_rl.cells.programs import load_program, program_indices
 from c2s_rl.cells.sentence import sentence_to_expression
 from c2s_rl.config import FrozenConfig
 from c2s_rl.errors import DataError
+from c2s_rl.evaluation.expression_change import for_full_answers
 from c2s_rl.evaluation.rank import DoubleArray, IndexArray, pearson_rows
 from c2s_rl.types import Group, IntArray
 from rewards.base import RewardBatch, RewardResult, RewardScope
@@ -43,7 +44,7 @@ class ExpressionOptions(FrozenConfig):
         50,
         ge=2,
         description="Without a program: the target's highest genes, or in the delta form the "
-        "genes that it changes most",
+        "genes that target and completion change most",
     )
     form: ExpressionForm = Field(
         ExpressionForm.ABSOLUTE, description="absolute expression, or delta to the control"
@@ -54,8 +55,12 @@ class ExpressionReward(ABC):
     """Compares the expression of N genes, x of the completion with y of the target.
 
     The genes are those of a program or the target's top genes. In the delta form x and y are
-    differences to the control cell of the prompt. Genes that a sentence does not name have
-    expression 0. A prompt whose target says nothing about these genes (all equal) abstains.
+    differences to the control cell of the prompt, and the completion's own top changes are compared
+    too: any unrelated answer loses the genes of the control, as the target does, and only what it
+    gains in their place tells it apart. For the same reason a positive reward of an answer that
+    names only a share of as many genes as its target is cut to that share. Genes that a sentence
+    does not name have expression 0. A prompt whose target says nothing about the genes (all equal)
+    abstains.
     """
 
     scope = RewardScope.GROUP
@@ -98,8 +103,22 @@ class ExpressionReward(ABC):
         y_N = y_V[genes_N]
         if not len(y_N) or (y_N == y_N[0]).all():
             return [None] * len(group.cells_G)
-        x_G_N = np.stack([(expression(c.genes_K) - control_V)[genes_N] for c in group.cells_G])
-        return [float(value) for value in self._compare(x_G_N, y_N)]
+        x_G_V = [expression(cell.genes_K) - control_V for cell in group.cells_G]
+        if program_N is None and self._options.form is ExpressionForm.DELTA:
+            own = [np.union1d(genes_N, self._top_genes(x_V)) for x_V in x_G_V]
+        else:
+            own = [genes_N] * len(x_G_V)
+        scores_G = np.array(
+            [
+                self._compare(x_V[genes][None], y_V[genes])[0]
+                for x_V, genes in zip(x_G_V, own, strict=True)
+            ]
+        )
+        if self._options.form is ExpressionForm.DELTA:
+            wanted = min(len(record.target_genes_K), reference.num_genes)
+            lengths_G = np.array([len(cell.genes_K) for cell in group.cells_G])
+            scores_G = for_full_answers(scores_G, lengths_G / wanted)
+        return [float(value) for value in scores_G]
 
     def _top_genes(self, y_V: DoubleArray) -> IndexArray:
         """The genes of largest absolute value, ties by index; none that is 0."""

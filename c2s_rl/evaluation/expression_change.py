@@ -150,6 +150,11 @@ def recovered_change(effects_B_N: DoubleArray, real: ChangedGenes) -> DoubleArra
     return np.clip(effects_B_N[:, genes_M] / real.effect_N[genes_M], -1.0, 1.0).mean(axis=1)
 
 
+def for_full_answers(scores_G: DoubleArray, shares_G: DoubleArray) -> DoubleArray:
+    """Cut positive scores to the share of the wanted genes that an answer names, at most 1."""
+    return np.where(scores_G > 0, scores_G * np.minimum(shares_G, 1.0), scores_G)
+
+
 def as_leave_one_out(values_B: DoubleArray) -> LeaveOneOut:
     """Read values of `effects_without_each` rows as a metric with and without each cell."""
     return LeaveOneOut(float(values_B[0]), values_B[1:])

@@ -23,7 +23,6 @@ from tests.benchmarks.harness import Result, report, table
 
 # In order of duration; each module has `results`.
 NAMES = (
-    "tau",
     "convert",
     "weight_sync",
     "bertscore",

@@ -24,10 +24,19 @@ def scores(cells, record=None, material=MATERIAL, **options):
 
 
 def test_reward_is_scipys_rho_over_the_changed_genes():
-    # changes of G0 G1 G2 G3 G8 G9: -3 -1 -2 -1 4 3; answer G8 G2 G9: -4 -3 +1 -1 4 2
-    real, answer = [-3, -1, -2, -1, 4, 3], [-4, -3, 1, -1, 4, 2]
+    # changes of G0 G1 G2 G3 G5 G8 G9: -3 -1 -2 -1 0 4 3; answer G8 G2 G9 G5: -4 -3 +1 -1 1 4 2
+    real, answer = [-3, -1, -2, -1, 0, 4, 3], [-4, -3, 1, -1, 1, 4, 2]
     expected = scipy.stats.spearmanr(answer, real).statistic
-    assert scores([[8, 2, 9], [8, 9, 1, 0]]) == pytest.approx((expected, 1.0))
+    assert scores([[8, 2, 9, 5], [8, 9, 1, 0]]) == pytest.approx((expected, 1.0))
+
+
+def test_naming_little_or_nothing_is_no_response():
+    # three of four genes are named; who names none loses every gene of the control
+    short, empty = scores([[8, 2, 9], []])
+    # changes of G0 G1 G2 G3 G8 G9
+    rho = scipy.stats.spearmanr([-4, -3, 1, -1, 4, 2], [-3, -1, -2, -1, 4, 3]).statistic
+    assert short == pytest.approx(0.75 * rho)
+    assert empty == 0.0
 
 
 def test_copying_the_control_has_no_change():

@@ -61,12 +61,28 @@ def test_delta_compares_changes_to_the_control():
     assert scores("rmse", [[3, 2, 1, 0]], record, form="delta") == pytest.approx((-math.sqrt(5),))
 
 
-def test_delta_looks_at_the_genes_that_change_most():
-    # only G0 and G3 change by 3; the answer moves them right and ruins the others
+def test_naming_little_or_nothing_is_no_response():
+    # the empty answer changes G0..G3 by -1 -2 -3 -4, the target by 3 1 -1 -3: r = 1 but for length
     record = make_record("a", target=(0, 1, 2, 3), control=(3, 2, 1, 0))
-    assert scores("pearson", [[0, 8, 9, 3]], record, form="delta", top_genes=2) == (
-        pytest.approx(1.0),
-    )
+    half, empty = scores("pearson", [[0, 1], []], record, form="delta")
+    assert empty == 0.0
+    # expression 4 3 0 0, so changes 3 1 -3 -4; half of the four genes are named
+    expected = scipy.stats.pearsonr([3, 1, -3, -4], [3, 1, -1, -3]).statistic / 2
+    assert half == pytest.approx(expected)
+
+
+def test_delta_looks_at_the_genes_that_change_most():
+    # the target changes G0 and G3 most (3, -3), the answer G0 and G2 (3, -3; ties by index)
+    record = make_record("a", target=(0, 1, 2, 3), control=(3, 2, 1, 0))
+    expected = scipy.stats.pearsonr([3, -3, -3], [3, -1, -3]).statistic
+    values = scores("pearson", [[0, 8, 9, 3]], record, form="delta", top_genes=2)
+    assert values == pytest.approx((expected,))
+
+
+def test_an_unrelated_answer_that_loses_the_control_is_worse_than_a_part_of_the_response():
+    record = make_record("a", target=(4, 5, 6, 7), control=(0, 1, 2, 3))
+    unrelated, partly = scores("pearson", [[8, 9, 10, 11], [4, 5, 0, 1]], record, form="delta")
+    assert partly > unrelated + 0.2
 
 
 @pytest.mark.parametrize("name", ["pearson", "rmse"])

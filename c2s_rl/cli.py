@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from c2s_rl.cli_rewards import rewards_app
 from c2s_rl.errors import C2SError
 
 EXIT_USER_ERROR = 2
@@ -19,10 +20,12 @@ EXIT_USER_ERROR = 2
 STAGES = {
     "convert": "Cells of an .h5ad file to shards of ranked genes.",
     "corpus": "Cell shards to prompts and targets, split into training and held-out.",
+    "train-embedder": "A small scGPT of the run's own training cells, for rewards and metrics.",
     "base-model": "The language model that training starts from.",
     "sft": "Supervised fine-tuning on prompts and targets.",
     "align": "GRPO: align the policy with biological rewards.",
     "evaluate": "Compare the policies on held-out prompts; writes report.html.",
+    "evaluate-text": "The same for text answers; writes text_report.html.",
 }
 
 ConfigOption = Annotated[
@@ -85,6 +88,8 @@ def _add_stage(name: str, help_text: str) -> None:
 
         run_stage(load_run(config, overrides), name.replace("-", "_"), overwrite=overwrite)
 
+
+app.add_typer(rewards_app, name="rewards")
 
 for _name, _help in STAGES.items():
     if _name != "evaluate":

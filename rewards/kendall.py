@@ -1,16 +1,19 @@
-"""Kendall's tau between the generated and the true order of a gene program."""
+"""Kendall's tau between the generated and the true order of gene programs."""
 
 import math
+from collections.abc import Sequence
 from enum import StrEnum
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from c2s_rl.cells.programs import load_program, program_indices
+from c2s_rl.cells.programs import GeneProgram, load_program, program_indices
 from c2s_rl.config import FrozenConfig
-from c2s_rl.errors import DataError
-from c2s_rl.evaluation.rank import TauVariant, program_tau
+from c2s_rl.errors import ConfigError, DataError
+from c2s_rl.evaluation.rank import ProgramTaus, TauVariant, programs_tau
 from c2s_rl.types import Group, IntArray
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 
 class TauForm(StrEnum):
@@ -20,90 +23,206 @@ class TauForm(StrEnum):
     """The ranks of the program's genes."""
     DELTA = "delta"
     """How those ranks moved against the control cell; copying the control earns nothing."""
+    BASELINE = "baseline"
+    """The absolute tau less that of the control cell; copying the control earns nothing."""
+
+
+class TauTarget(StrEnum):
+    """What a completion is compared with."""
+
+    PROMPT = "prompt"
+    """The target of the prompt: `corpus.reward_target` says whether it is a cell or a mean."""
+    PSEUDOBULK = "pseudobulk"
+    """The mean of the real cells of the prompt's condition, on the prompt's side of the split."""
+
+
+class SeveralPrograms(StrEnum):
+    """How several programs become one score."""
+
+    MEAN = "mean"
+    """The mean of their taus; programs that the target does not order are left out."""
+    UNION = "union"
+    """One tau over all their genes."""
 
 
 class KendallOptions(FrozenConfig):
     """Which genes are compared, and how."""
 
-    program: str = Field(description="Shipped gene program, or 'file.gmt:SET_NAME'")
+    program: str | None = Field(
+        None,
+        description="Shipped gene program, 'file.gmt:SET_NAME', or 'genes.txt'",
+        examples=["hallmark_interferon_alpha_response"],
+    )
+    programs: tuple[str, ...] = Field((), description="Several of them, instead of program")
+    several: SeveralPrograms = Field(
+        SeveralPrograms.MEAN, description="mean of the programs' taus, or tau of their union"
+    )
     variant: TauVariant = Field(
         TauVariant.B, description="b corrects for ties; a is the paper's printed formula"
     )
-    form: TauForm = Field(TauForm.ABSOLUTE, description="absolute ranks, or delta to the control")
+    form: TauForm = Field(
+        TauForm.ABSOLUTE,
+        description="absolute ranks, delta to the control, or baseline: less the control's tau",
+    )
+    target: TauTarget = Field(
+        TauTarget.PROMPT, description="the prompt's own target, or pseudobulk of its condition"
+    )
     num_genes: int | None = Field(
         None,
         ge=1,
-        description="Cut completion, target and control to so many genes first; needed for delta: "
-        "the length of the sentences",
+        description="Cut completion, target and control to so many genes first; needed for delta "
+        "and baseline: the length of the sentences",
     )
 
     @model_validator(mode="after")
-    def _delta_is_cut(self) -> "KendallOptions":
+    def _some_program(self) -> "KendallOptions":
+        if (self.program is None) == (not self.programs):
+            got = "neither" if self.program is None else "both"
+            raise ValueError(f"a tau reward needs either program or programs, got {got}")
+        return self
+
+    @model_validator(mode="after")
+    def _control_is_cut(self) -> "KendallOptions":
         # Whole rankings differ in length, and the shared last rank with them: every gene that is
-        # not written would seem to move.
-        if self.form is TauForm.DELTA and self.num_genes is None:
-            raise ValueError("the delta form needs num_genes, got None")
+        # not written would seem to move, and no copy of a sentence could reach the whole control.
+        if self.form is not TauForm.ABSOLUTE and self.num_genes is None:
+            raise ValueError(f"the {self.form} form needs num_genes, got None")
         return self
 
 
 class KendallReward:
     """Scores the order in which a completion writes the genes of a program.
 
-    reward = tau(ranks generated, ranks of the target) over the program's genes. A gene's rank is
-    its position among the known genes of the completion, each counted once: a repeated or unknown
-    word has no position and earns nothing. Genes not written share the rank after the last.
-    A completion without any order of the program (none of its genes written) scores 0; a prompt
-    whose target has none abstains.
+    absolute: tau(ranks generated, ranks of the target) over the program's genes
+    delta:    tau(ranks generated - ranks of the control, ranks of the target - of the control)
+    baseline: tau(ranks generated, ranks of the target) - tau(ranks of the control, of the target)
+
+    A gene's rank is its position among the known genes of the completion, each counted once: a
+    repeated or unknown word has no position and earns nothing. Genes not written share the rank
+    after the last. A completion without any order of the program (none of its genes written) has
+    tau 0; a prompt whose target has none abstains.
+
+    Diagnostics: `program_genes`, distinct genes of the programs that were written;
+    `program_coverage`, their share of the genes that the vocabulary has; with the baseline form
+    `control_tau`; with the mean of several programs `tau_<program>`, 0 where the target has none.
 
     Source: C2S-Scale section 4.5.2.
     """
 
+    info = RewardInfo(
+        meaning="The program's genes stand in the target's order",
+        low=-1.0,
+        high=1.0,
+        baseline="order of chance 0; the copied control well above it (0.8 on L1000), so see delta",
+        source="C2S-Scale section 4.5.2",
+    )
     scope = RewardScope.GROUP
     Options = KendallOptions
 
     def __init__(self, options: KendallOptions) -> None:
         self._options = options
-        self._program = load_program(options.program)
-        self._indices: dict[int, IntArray] = {}
+        names = options.programs or (options.program or "",)
+        self._programs = _merged([load_program(name) for name in names], options.several)
+        if len({program.name for program in self._programs}) != len(self._programs):
+            raise ConfigError(
+                "programs of one reward must have names of their own, "
+                f"got {[program.name for program in self._programs]}"
+            )
+        self._indices: dict[int, tuple[IntArray, ...]] = {}
+        self._pseudobulks: dict[str, IntArray] = {}
 
     def score(self, batch: RewardBatch) -> RewardResult:
         """Score every completion; see the class for the formula."""
-        # The vocabulary stays the same object for a whole run: look the program up once.
+        # The vocabulary stays the same object for a whole run: look the programs up once.
         key = id(batch.vocabulary)
         if key not in self._indices:
-            self._indices = {key: program_indices(self._program, batch.vocabulary)}
-        program_N = self._indices[key]
+            found = tuple(program_indices(p, batch.vocabulary) for p in self._programs)
+            self._indices = {key: found}
+        programs = self._indices[key]
         scores: list[float | None] = []
-        covered: list[float] = []
+        diagnostics: dict[str, list[float]] = {}
         for group in batch.groups:
-            scores += self._score_group(group, program_N, len(batch.vocabulary))
-            covered += [
-                float(len(set(cell.genes_K.tolist()).intersection(program_N.tolist())))
-                for cell in group.cells_G
-            ]
-        return RewardResult(tuple(scores), {"program_genes": tuple(covered)})
+            taus = self._taus(group, batch, programs)
+            scores += self._scores(taus, len(group.completions_G))
+            for name, values in self._explain(taus, programs, len(group.completions_G)).items():
+                diagnostics.setdefault(name, []).extend(values)
+        return RewardResult(tuple(scores), {n: tuple(v) for n, v in diagnostics.items()})
 
-    def _score_group(
-        self, group: Group, program_N: IntArray, num_vocabulary: int
-    ) -> list[float | None]:
-        record = group.record
-        is_delta = self._options.form is TauForm.DELTA
-        if is_delta and not len(record.context_genes_K):
+    def _taus(self, group: Group, batch: RewardBatch, programs: Sequence[IntArray]) -> ProgramTaus:
+        """Taus of the completions, then of the target with itself, then of the control."""
+        record, form = group.record, self._options.form
+        if form is not TauForm.ABSOLUTE and not len(record.context_genes_K):
             raise DataError(
-                "the delta form needs a control cell in the prompt, "
+                f"the {form} form needs a control cell in the prompt, "
                 f"got none in prompt {record.prompt_id!r}"
             )
         length = self._options.num_genes
-        target_K = record.target_genes_K[:length]
-        taus_G = program_tau(
-            [*(cell.genes_K[:length] for cell in group.cells_G), target_K],
+        target_K = self._target(group, batch)[:length]
+        control_K = record.context_genes_K[:length]
+        compared = [*(cell.genes_K[:length] for cell in group.cells_G), target_K]
+        if form is TauForm.BASELINE:
+            compared.append(control_K)
+        return programs_tau(
+            compared,
             target_K,
-            program_N,
-            num_vocabulary=num_vocabulary,
+            programs,
+            num_vocabulary=len(batch.vocabulary),
             variant=self._options.variant,
-            control_genes_K=record.context_genes_K[:length] if is_delta else None,
-        ).tolist()
-        # The target against itself is nan only when it has no order to be compared with.
-        if math.isnan(taus_G.pop()):
-            return [None] * len(group.cells_G)
-        return [0.0 if math.isnan(tau) else tau for tau in taus_G]
+            control_genes_K=control_K if form is TauForm.DELTA else None,
+        )
+
+    def _target(self, group: Group, batch: RewardBatch) -> IntArray:
+        record = group.record
+        if self._options.target is TauTarget.PROMPT:
+            return record.target_genes_K
+        name = f"{record.condition} | {record.split}"
+        if name not in self._pseudobulks:
+            self._pseudobulks[name] = batch.material.reference.pseudobulk(record)
+        return self._pseudobulks[name]
+
+    def _scores(self, taus: ProgramTaus, num_completions: int) -> list[float | None]:
+        # The target against itself is nan only where it has no order to be compared with.
+        has_order_P = ~np.isnan(taus.taus_P_B[:, num_completions])
+        if not has_order_P.any():
+            return [None] * num_completions
+        means_B = np.nan_to_num(taus.taus_P_B[has_order_P]).mean(axis=0)
+        if self._options.form is TauForm.BASELINE:
+            means_B = means_B - means_B[-1]
+        scores: list[float | None] = [float(mean) for mean in means_B[:num_completions]]
+        return scores
+
+    def _explain(
+        self, taus: ProgramTaus, programs: Sequence[IntArray], num_completions: int
+    ) -> dict[str, list[float]]:
+        written_G = taus.written_P_B[:, :num_completions].sum(axis=0)
+        total = sum(len(program_N) for program_N in programs)
+        figures = {
+            "program_genes": [float(num) for num in written_G],
+            "program_coverage": [float(num) / total for num in written_G],
+        }
+        if self._options.form is TauForm.BASELINE:
+            # The same programs as in the score.
+            has_order_P = ~np.isnan(taus.taus_P_B[:, num_completions])
+            control_P = np.nan_to_num(taus.taus_P_B[has_order_P, -1])
+            control = float(control_P.mean()) if len(control_P) else 0.0
+            figures["control_tau"] = [control] * num_completions
+        if len(programs) > 1:
+            for program, taus_B in zip(self._programs, taus.taus_P_B, strict=True):
+                taus_G = taus_B[:num_completions]
+                figures[f"tau_{program.name}"] = [
+                    0.0 if math.isnan(tau) else float(tau) for tau in taus_G
+                ]
+        return figures
+
+
+def _merged(programs: Sequence[GeneProgram], several: SeveralPrograms) -> list[GeneProgram]:
+    """Return the programs, or their union as one."""
+    if several is SeveralPrograms.MEAN or len(programs) == 1:
+        return list(programs)
+    return [
+        GeneProgram(
+            name="+".join(program.name for program in programs),
+            symbols=tuple(dict.fromkeys(s for program in programs for s in program.symbols)),
+            source="union",
+        )
+    ]

@@ -2,8 +2,8 @@
 
 A vocabulary is the ordered list of symbols that may stand in a cell sentence; everywhere else a
 gene is its index here. Case stays as in the file unless upper case is asked for, and then the
-spelling of the file is kept beside it. Looking up aliases or renamed symbols is left out: it
-needs a reference table that belongs to the user.
+spelling of the file is kept beside it. Left out: other names of a gene (`renames.py`) and ids in
+place of symbols (`c2s_rl/data/side_tables.py`).
 """
 
 import difflib
@@ -101,6 +101,27 @@ class GeneColumns:
     """[columns] vocabulary index of each matrix column; -1 for a column that is left out."""
     num_duplicate_columns: int
     """Columns that were added to, or left out for, an earlier column of the same symbol."""
+
+    @property
+    def is_one_to_one(self) -> bool:
+        """Whether every column is its own gene, in the order of the vocabulary."""
+        return len(self.gene_of_column) == len(self.vocabulary) and not self.num_duplicate_columns
+
+    def restricted(self, indices: IntArray) -> "GeneColumns":
+        """Keep some genes only; the columns of the others are left out.
+
+        Args:
+            indices: Rising vocabulary indices, at least one.
+        """
+        symbols, original = self.vocabulary.symbols, self.vocabulary.original
+        kept = indices.tolist()
+        # The last entry stands for columns that are left out already: gene -1.
+        new_index = np.full(len(symbols) + 1, -1, dtype=np.int32)
+        new_index[indices] = np.arange(len(kept), dtype=np.int32)
+        vocabulary = Vocabulary(
+            symbols=tuple(symbols[i] for i in kept), original=tuple(original[i] for i in kept)
+        )
+        return GeneColumns(vocabulary, new_index[self.gene_of_column], self.num_duplicate_columns)
 
 
 def build_vocabulary(

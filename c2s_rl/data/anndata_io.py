@@ -6,56 +6,26 @@ chosen matrix are left where they are.
 """
 
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import h5py
 
-from c2s_rl.cells.vocabulary import shown, unknown_name
-from c2s_rl.data.h5ad_frame import Frame, Labels, open_frame, read_column, read_labels
-from c2s_rl.data.h5ad_matrix import CsrChunk, RowMatrix, hdf5_errors, open_matrix
+from c2s_rl.cells.vocabulary import unknown_name
+from c2s_rl.data.cell_file import CellFile
+from c2s_rl.data.h5ad_frame import open_frame, read_labels, read_symbols
+from c2s_rl.data.h5ad_matrix import hdf5_errors, open_matrix
 from c2s_rl.errors import DataError, MissingFileError
 
 LAYER_PREFIX = "layer:"
 
 
-@dataclass(frozen=True, eq=False)
-class H5adCells:
-    """An open .h5ad file: who the cells are and how to read their expression."""
-
-    path: Path
-    place: str
-    """Matrix and file, for error messages."""
-    cell_ids: tuple[str, ...]
-    """[C] obs_names, unique."""
-    var_names: tuple[str, ...]
-    """[N] gene symbols: var_names, or the symbol column."""
-    obs: dict[str, Labels]
-    """The columns asked for."""
-    matrix: RowMatrix
-    alternatives: tuple[str, ...]
-    """The other matrices of the file, as a config would name them."""
-
-    def chunks(self, num_rows: int) -> Iterator[CsrChunk]:
-        """Read the matrix in chunks of `num_rows` rows.
-
-        Raises:
-            DataError: If the matrix is damaged.
-        """
-        for start in range(0, len(self.cell_ids), num_rows):
-            with hdf5_errors(self.path):
-                chunk = self.matrix.read_rows(start, min(start + num_rows, len(self.cell_ids)))
-            yield chunk
-
-
 @contextmanager
 def open_h5ad(
     path: Path, *, matrix: str, symbol_column: str | None, obs_columns: Sequence[str]
-) -> Iterator[H5adCells]:
+) -> Iterator[CellFile]:
     """Open an .h5ad file for reading by rows; the file stays open inside the `with` block.
 
     Args:
@@ -80,16 +50,15 @@ def open_h5ad(
             place = f"{matrix} of {path}"
             obs = open_frame(file, path, "obs")
             var = open_frame(file, path, "raw.var" if matrix == "raw" else "var")
-            cells = H5adCells(
+            cells = CellFile(
                 path=path,
                 place=place,
                 cell_ids=tuple(obs.index()),
-                var_names=tuple(_symbols(var, symbol_column, str(path))),
+                var_names=tuple(read_symbols(var, symbol_column, str(path))),
                 obs={name: read_labels(obs, name, place=str(path)) for name in obs_columns},
                 matrix=open_matrix(file[names[matrix]], place=place, folder=Path(folder)),
                 alternatives=tuple(name for name in names if name != matrix),
             )
-        _check_sizes(cells)
         yield cells
 
 
@@ -114,30 +83,3 @@ def _matrices(file: h5py.File) -> dict[str, str]:
     for layer in file.get("layers", ()):
         names[f"{LAYER_PREFIX}{layer}"] = f"layers/{layer}"
     return {name: place for name, place in names.items() if place in file}
-
-
-def _symbols(var: Frame, symbol_column: str | None, place: str) -> list[str]:
-    if symbol_column is None:
-        return var.index()
-    column = read_column(var, symbol_column, what="var", place=place)
-    num_missing = int(column.isna().sum())
-    if num_missing:
-        raise DataError(
-            f"every gene must have a symbol, got {num_missing} missing in var column "
-            f"{symbol_column!r} in {place}; fill them, for example with the Ensembl id"
-        )
-    return [str(symbol) for symbol in column]
-
-
-def _check_sizes(cells: H5adCells) -> None:
-    named = (len(cells.cell_ids), len(cells.var_names))
-    if cells.matrix.shape != named:
-        raise DataError(
-            f"a matrix must have a row a cell and a column a gene, got {cells.matrix.shape} for "
-            f"{named[0]} cells and {named[1]} genes in {cells.place}"
-        )
-    if len(set(cells.cell_ids)) != len(cells.cell_ids):
-        repeated = [cell for cell, num in Counter(cells.cell_ids).items() if num > 1]
-        raise DataError(
-            f"cell ids must be unique, got {shown(repeated)} more than once in {cells.place}"
-        )

@@ -1,10 +1,12 @@
-"""obs and var of an .h5ad file: names and columns, read one at a time where the file allows it.
+"""Tables of cells and genes: the Frame that every format offers, and obs and var of an .h5ad file.
 
-Files from before anndata 0.7 (scanpy ships one) hold the frame as one table and are read through
-anndata as a whole. Labels come out as text, whatever type the column has.
+Columns are read one at a time where the file allows it. Files from before anndata 0.7 (scanpy ships
+one) hold the frame as one table and are read through anndata as a whole. Labels come out as text,
+whatever type the column has. The frames of L1000 files are in `side_tables.py` and `gctx.py`.
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -143,15 +145,37 @@ def read_column(frame: Frame, name: str, *, what: str, place: str) -> "pd.Series
     return frame.column(name)
 
 
+def read_symbols(var: Frame, symbol_column: str | None, place: str) -> list[str]:
+    """Read the names of the genes: a var column, or the names of the rows.
+
+    Raises:
+        DataError: If there is no such column (the nearest is named) or it lacks a symbol.
+    """
+    if symbol_column is None:
+        return var.index()
+    column = read_column(var, symbol_column, what="var", place=place)
+    num_missing = int(column.isna().sum())
+    if num_missing:
+        raise DataError(
+            f"every gene must have a symbol, got {num_missing} missing in var column "
+            f"{symbol_column!r} in {place}; fill them, for example with the Ensembl id"
+        )
+    return [str(symbol) for symbol in column]
+
+
 def read_labels(frame: Frame, name: str, *, place: str) -> Labels:
     """Read one obs column as text.
 
     Raises:
         DataError: If there is no such column; names the nearest.
     """
+    return as_labels(read_column(frame, name, what="obs", place=place))
+
+
+def as_labels(column: "pd.Series") -> Labels:
+    """Encode a column as text; missing values stay missing."""
     import pandas as pd
 
-    column = read_column(frame, name, what="obs", place=place)
     codes, values = pd.factorize(column, use_na_sentinel=True)
     texts = [str(value) for value in values]
     # Sorted, so that the same cells in another order give the same categories.
@@ -159,3 +183,12 @@ def read_labels(frame: Frame, name: str, *, place: str) -> Labels:
     position = {text: i for i, text in enumerate(categories)}
     remap = np.array([*(position[text] for text in texts), -1], dtype=np.int32)
     return Labels(codes=remap[codes], categories=categories)
+
+
+def joined_labels(parts: Sequence[Labels]) -> Labels:
+    """Join several columns into one, a space between; a missing part is left out of the text."""
+    import pandas as pd
+
+    columns = [part.rows(0, len(part.codes)).tolist() for part in parts]
+    texts = [" ".join(filter(None, row)) or None for row in zip(*columns, strict=True)]
+    return as_labels(pd.Series(texts, dtype=object))

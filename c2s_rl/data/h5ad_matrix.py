@@ -75,7 +75,7 @@ def hdf5_errors(path: Path) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())
         raise DataError(
-            f"an .h5ad file must be a whole HDF5 file, got {reason} in {path}"
+            f"a file of cells must be a whole HDF5 file, got {reason} in {path}"
         ) from error
 
 

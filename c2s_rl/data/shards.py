@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
-from c2s_rl.cells.rank_model import RankModel
+from c2s_rl.cells.rank_model import RankForm, RankModel
 from c2s_rl.cells.vocabulary import Duplicates, GeneCase, Vocabulary, unknown_name
 from c2s_rl.checkpoint import MANIFEST, atomic_folder, require_replaceable
 from c2s_rl.config import FrozenConfig
@@ -43,16 +43,21 @@ class CellManifest(FrozenConfig):
     organism: str = Field(description="Species, for prompts.")
     normalisation: str = Field(description="Unit of the values.")
     rank_model: RankModel = Field(description="Line from rank to expression, with its R^2.")
+    rank_form_r2: dict[RankForm, float] = Field({}, description="R^2 of each form that was tried.")
+    mean_floor: float = Field(0.0, description="log2 only: the mean intensity that 0 stands for.")
     num_cells: int = Field(description="Cells in the shards.")
     num_dropped_empty: int = Field(description="Cells left out: no expressed gene.")
     num_dropped_min_genes: int = Field(description="Cells left out: fewer genes than min_genes.")
     num_dropped_genes: int = Field(description="Genes left out of cells: beyond max_genes.")
     num_explicit_zeros: int = Field(description="Stored entries that were 0: not expressed.")
     num_duplicate_columns: int = Field(description="Columns added to or left out for a namesake.")
+    num_unnamed_genes: int = Field(0, description="Genes left out: no symbol in the gene table.")
+    genes: tuple[str, ...] = Field((), description="Programs kept; empty: every gene of the file.")
     obs_columns: tuple[str, ...] = Field(description="Obs columns of the shards.")
     num_missing_obs: dict[str, int] = Field(description="Cells without a label, by obs column.")
     source: str = Field(description="The file that was converted.")
     source_sha256: str = Field(description="Its SHA-256.")
+    tables_sha256: dict[str, str] = Field({}, description="Tables beside it to their SHA-256.")
     matrix: str = Field(description="X, raw or layer:<name>.")
     values: Values = Field(description="What the matrix holds.")
     gene_case: GeneCase = Field(description="How symbols are written.")

@@ -171,7 +171,7 @@ def rank_fit(profile: RankProfile, model: RankModel, num_genes: int) -> Picture:
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("rank of the gene in its cell (1 = highest)")
-        axes.set_ylabel("expression, log1p(CP10k)")
+        axes.set_ylabel("expression (logarithm)")
         axes.legend(fontsize=8, loc="lower left")
         light_grid(axes)
         return Picture(to_svg(figure), _fit_caption(model))

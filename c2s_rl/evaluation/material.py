@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
+from c2s_rl.cells.rank import UIntArray, stable_hash
 from c2s_rl.cells.rank_model import RankModel
 from c2s_rl.data.prompt_set import read_prompts
+from c2s_rl.data.pseudobulk import rank_pseudobulks
 from c2s_rl.data.shards import read_cells, read_manifest
 from c2s_rl.errors import DataError
 from c2s_rl.evaluation.real_cells import RealCells, gather_real_cells
@@ -27,6 +31,10 @@ class Reference:
     """Rank to log1p(CP10k) of the data set."""
     num_genes: int
     """Length of a sentence in genes: generated and real cells are cut to it alike."""
+    gene_hashes_V: UIntArray
+    """[V] tie-break hash of each symbol, under the seed of the cells."""
+    seed: int
+    """Seed of the tie-break of the cells."""
 
     def treated(self, record: PromptRecord) -> list[IntArray]:
         """Real cells of the prompt's condition and side, its own target included.
@@ -40,6 +48,25 @@ class Reference:
     def controls(self, record: PromptRecord) -> list[IntArray]:
         """Control cells of the condition's prompts on the same side; form and order as above."""
         return self._cut(self.real.control_rows[record.split].get(record.condition, ()))
+
+    def pseudobulk(self, record: PromptRecord) -> IntArray:
+        """Rank the mean of the real cells of the prompt's condition and side, uncut.
+
+        Ties break as in the corpus, so that a corpus without limits has the same target.
+
+        Raises:
+            DataError: If the condition has no real cells on this side.
+        """
+        rows = self.real.target_rows[record.split].get(record.condition, ())
+        if not rows:
+            raise DataError(
+                "a pseudobulk needs real cells of the condition, "
+                f"got none of {record.condition!r} on the {record.split} side"
+            )
+        name = f"{record.condition} | {record.split}"
+        return rank_pseudobulks(
+            self.real.cells, {name: rows}, gene_hashes=self.gene_hashes_V, seed=self.seed
+        )[name]
 
     def _cut(self, rows: Sequence[int]) -> list[IntArray]:
         return [self.real.cells.genes_of(row)[: self.num_genes] for row in rows]
@@ -57,6 +84,13 @@ class RewardMaterial:
     """Folder for encodings that all reward workers of a run share; None keeps them in memory."""
     seed: int = 0
     """The run's seed, for rewards that draw."""
+    embedder: Path | None = None
+    """Folder of the scGPT that the run trained; None where it trained none."""
+
+    @property
+    def source(self) -> tuple[Path | int | None, ...]:
+        """Where everything comes from: equal for copies of one run's material."""
+        return (self.cells, self.corpus, self.cache, self.seed, self.embedder)
 
     @cached_property
     def reference(self) -> Reference:
@@ -73,4 +107,11 @@ class RewardMaterial:
         manifest = read_manifest(self.cells)
         prompts = read_prompts(self.corpus)
         real = gather_real_cells(prompts.records, read_cells(self.cells), len(manifest.symbols))
-        return Reference(real, manifest.rank_model, prompts.num_genes)
+        hashes = [stable_hash(symbol, manifest.seed) for symbol in manifest.symbols]
+        return Reference(
+            real,
+            manifest.rank_model,
+            prompts.num_genes,
+            np.array(hashes, dtype=np.uint64),
+            manifest.seed,
+        )

@@ -4,10 +4,11 @@ The reward (`rewards/kendall.py`) and the evaluation call the same functions, so
 judged by what it was trained on. What a missing value is worth (0? the worst score? abstain?) is
 not decided here: a side without any order gives nan, and the caller says what that means.
 
-Shape suffixes: B completions, N genes of a program, K genes of one cell.
+Shape suffixes: B completions, P programs, N genes of a program, K genes of one cell, V vocabulary.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -18,6 +19,11 @@ from c2s_rl.types import IntArray
 
 DoubleArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
+UIntArray = npt.NDArray[np.uint32]
+
+
+# Up to so many genes, counting all pairs in vector instructions is faster than sorting.
+MOST_GENES_BY_PAIRS = 256
 
 
 class TauVariant(StrEnum):
@@ -90,17 +96,7 @@ def program_tau(
 ) -> DoubleArray:
     """Kendall's tau of many sentences against one target over a gene program, in one call.
 
-    Absolute form: tau(rank_generated, rank_target).
-    Delta form (with a control): tau(rank_generated - rank_control, rank_target - rank_control),
-    which asks for the direction of change, so that copying the control earns nothing.
-
-    Args:
-        cells: B sentences as vocabulary indices, each of its own length, no repeats.
-        target_genes_K: [K] the target's genes, highest first.
-        program_N: [N] vocabulary indices of the program, N >= 2.
-        num_vocabulary: Number of genes that an index can name.
-        variant: 'b' or 'a', see `kendall_tau`.
-        control_genes_K: [K] the control cell's genes; None for the absolute form.
+    The case of one program of `programs_tau`, which says what the arguments mean.
 
     Returns:
         [B] tau in the order of `cells`; nan where a side is constant, for example when a sentence
@@ -109,18 +105,75 @@ def program_tau(
     Raises:
         ValueError: If the program has fewer than 2 genes or an index is outside the vocabulary.
     """
-    if len(program_N) < 2:
-        raise ValueError(f"a program needs at least 2 genes to be ordered, got {len(program_N)}")
-    genes, indptr = _flatten(cells)
+    return programs_tau(
+        cells,
+        target_genes_K,
+        [program_N],
+        num_vocabulary=num_vocabulary,
+        variant=variant,
+        control_genes_K=control_genes_K,
+    ).taus_P_B[0]
+
+
+@dataclass(frozen=True, eq=False)
+class ProgramTaus:
+    """Kendall's tau of B sentences on P programs."""
+
+    taus_P_B: DoubleArray
+    """[P, B] tau; nan where a side is constant."""
+    written_P_B: IntArray
+    """[P, B] genes of the program that the sentence holds."""
+
+
+def programs_tau(
+    cells: Sequence[IntArray],
+    target_genes_K: IntArray,
+    programs: Sequence[IntArray],
+    *,
+    num_vocabulary: int,
+    variant: TauVariant | str,
+    control_genes_K: IntArray | None = None,
+) -> ProgramTaus:
+    """Kendall's tau of many sentences against one target on several programs, in one call.
+
+    Absolute form: tau(rank_generated, rank_target).
+    Delta form (with a control): tau(rank_generated - rank_control, rank_target - rank_control),
+    which asks for the direction of change, so that copying the control earns nothing.
+
+    Args:
+        cells: B sentences as vocabulary indices, each of its own length, no repeats.
+        target_genes_K: [K] the target's genes, highest first.
+        programs: P times [N] vocabulary indices of a program, N >= 2 and its own for each.
+        num_vocabulary: V, number of genes that an index can name.
+        variant: 'b' or 'a', see `kendall_tau`.
+        control_genes_K: [K] the control cell's genes; None for the absolute form.
+
+    Raises:
+        ValueError: If a program has fewer than 2 genes or an index is outside the vocabulary.
+
+    Source: C2S-Scale 4.5.2.
+    """
+    for program_N in programs:
+        if len(program_N) < 2:
+            raise ValueError(
+                f"a program needs at least 2 genes to be ordered, got {len(program_N)}"
+            )
+    control = [] if control_genes_K is None else [control_genes_K]
+    genes, indptr = _flatten([*cells, target_genes_K, *control])
     _check_indices(genes, num_vocabulary, "genes of a sentence")
-    program = _int32(program_N)
-    target = program_ranks(target_genes_K, program, num_vocabulary).astype(np.float64)
-    control = np.zeros(len(program))
-    if control_genes_K is not None:
-        control += program_ranks(control_genes_K, program, num_vocabulary)
+    flat_programs, bounds = _flatten(programs)
+    _check_indices(flat_programs, num_vocabulary, "genes of a program")
     is_b = TauVariant(variant) is TauVariant.B
-    position_V = np.zeros(num_vocabulary, dtype=np.int32)
-    return _program_tau(genes, indptr, program, target - control, control, position_V, is_b)
+    taus_P_B, written_P_B = _programs_tau(
+        genes.view(np.uint32),
+        indptr,
+        flat_programs.view(np.uint32),
+        bounds,
+        num_vocabulary,
+        len(control) > 0,
+        is_b,
+    )
+    return ProgramTaus(taus_P_B, written_P_B)
 
 
 def pearson(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
@@ -266,17 +319,77 @@ def _tau(x_N: DoubleArray, y_N: DoubleArray, is_b: bool) -> float:  # noqa: FBT0
 
 
 @kernel
-def _program_tau(
-    genes: IntArray,
+def _tau_by_pairs(x_N: IntArray, y_N: IntArray, is_b: bool) -> float:  # noqa: FBT001 - no keywords in numba
+    """Tau of whole numbers by counting every pair; without branches, so that it runs in vectors."""
+    concordance, untied_x, untied_y = np.int32(0), np.int32(0), np.int32(0)
+    for i in range(len(x_N)):
+        x, y = x_N[i], y_N[i]
+        for j in range(i):
+            sign_x = np.int32(x > x_N[j]) - np.int32(x < x_N[j])
+            sign_y = np.int32(y > y_N[j]) - np.int32(y < y_N[j])
+            concordance += sign_x * sign_y
+            untied_x += sign_x * sign_x
+            untied_y += sign_y * sign_y
+    if untied_x == 0 or untied_y == 0:
+        return np.nan
+    if not is_b:
+        return concordance / (len(x_N) * (len(x_N) - 1) // 2)
+    tau = concordance / np.sqrt(untied_x) / np.sqrt(untied_y)
+    return float(min(1.0, max(-1.0, tau)))
+
+
+@kernel
+def _fill_ranks(genes_K: UIntArray, slot_V: UIntArray, ranks_U: IntArray) -> None:
+    """Ranks of the genes that have a slot; place 0 takes all others, which spares a branch."""
+    ranks_U[:] = len(genes_K) + 1
+    for k in range(len(genes_K)):
+        ranks_U[slot_V[genes_K[k]]] = k + 1
+
+
+@kernel
+def _programs_tau(
+    genes: UIntArray,
     indptr: IndexArray,
-    program_N: IntArray,
-    target_N: DoubleArray,
-    control_N: DoubleArray,
-    position_V: IntArray,
-    is_b: bool,  # noqa: FBT001 - no keywords in numba
-) -> DoubleArray:
-    taus_B = np.empty(len(indptr) - 1)
-    for b in range(len(taus_B)):
-        ranks_N = _ranks(genes[indptr[b] : indptr[b + 1]], program_N, position_V)
-        taus_B[b] = _tau(ranks_N - control_N, target_N, is_b)
-    return taus_B
+    programs: UIntArray,
+    bounds: IndexArray,
+    num_vocabulary: int,
+    has_control: bool,  # noqa: FBT001 - no keywords in numba
+    is_b: bool,  # noqa: FBT001
+) -> tuple[DoubleArray, IntArray]:
+    """Sentences, then the target, then the control where there is one: [P, B] taus and counts.
+
+    Indices are unsigned, which spares numba the check for negative ones.
+    """
+    slot_V = np.zeros(num_vocabulary, dtype=np.uint32)
+    num_slots = 1
+    for gene in programs:  # programs may share genes
+        if slot_V[gene] == 0:
+            slot_V[gene] = num_slots
+            num_slots += 1
+    slots = slot_V[programs]
+    ranks_U = np.empty(num_slots, dtype=np.int32)
+    target = len(indptr) - (3 if has_control else 2)
+    _fill_ranks(genes[indptr[target] : indptr[target + 1]], slot_V, ranks_U)
+    target_ranks = ranks_U[slots]
+    control_ranks = np.zeros(len(programs), dtype=np.int32)
+    if has_control:
+        _fill_ranks(genes[indptr[target + 1] : indptr[target + 2]], slot_V, ranks_U)
+        control_ranks = ranks_U[slots]
+    target_ranks -= control_ranks
+    taus_P_B = np.empty((len(bounds) - 1, target))
+    written_P_B = np.zeros((len(bounds) - 1, target), dtype=np.int32)
+    for b in range(target):
+        length = indptr[b + 1] - indptr[b]
+        _fill_ranks(genes[indptr[b] : indptr[b + 1]], slot_V, ranks_U)
+        ranks = ranks_U[slots]
+        for p in range(len(bounds) - 1):
+            for n in range(bounds[p], bounds[p + 1]):
+                written_P_B[p, b] += ranks[n] <= length
+                ranks[n] -= control_ranks[n]
+            x_N = ranks[bounds[p] : bounds[p + 1]]
+            y_N = target_ranks[bounds[p] : bounds[p + 1]]
+            if len(x_N) <= MOST_GENES_BY_PAIRS:
+                taus_P_B[p, b] = _tau_by_pairs(x_N, y_N, is_b)
+            else:
+                taus_P_B[p, b] = _tau(x_N.astype(np.float64), y_N.astype(np.float64), is_b)
+    return taus_P_B, written_P_B

@@ -23,6 +23,7 @@ from c2s_rl.evaluation.result import (
     format_range,
     format_value,
 )
+from c2s_rl.evaluation.reward_correlation import RewardCorrelation
 from c2s_rl.evaluation.samples import Sample
 from c2s_rl.evaluation.table import (
     absent_reasons,
@@ -65,6 +66,8 @@ class Pictures:
     """Expression by rank."""
     population: Picture | None = None
     """Distances between populations."""
+    rewards: Picture | None = None
+    """Correlations between the rewards."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def render_report(
     pictures: Pictures,
     samples: Sequence[Sample],
     watch: WatchSection | None = None,
+    correlation: RewardCorrelation | None = None,
 ) -> str:
     """Lay out the report.
 
@@ -122,6 +126,7 @@ def render_report(
         pictures: The figures.
         samples: Sentences to show.
         watch: Held-out prompts during training, and probes; None leaves the part out.
+        correlation: How the rewards go together; None where there are fewer than two.
 
     Returns:
         A whole HTML document that refers to nothing outside itself.
@@ -142,6 +147,7 @@ def render_report(
         pictures=pictures,
         samples=samples,
         watch=watch,
+        correlation=correlation,
         metric_rows=metric_rows(evaluation),
         condition_rows=condition_rows(evaluation),
         absent=absent_reasons(evaluation),

@@ -151,15 +151,21 @@ class RewardWorker(Protocol):
     """Scores groups. May be called from several threads at once."""
 
     @property
-    def num_workers(self) -> int:
+    def max_calls(self) -> int:
         """Calls of `score` that are worked on at once."""
 
     @property
     def is_per_condition(self) -> bool:
         """All groups of a step that share a condition have to be in one call."""
 
-    def score(self, groups: Sequence[Group]) -> list[ScoredGroup | None]:
-        """Score every group, in order; None marks a group whose reward failed after retries."""
+    def score(self, groups: Sequence[Group]) -> list[ScoredGroup]:
+        """Score every group, in order.
+
+        A completion that a reward failed on, after retries, has no total and the failure beside it.
+        """
+
+    def figures(self) -> dict[str, float]:
+        """What the workers did since the last call, by the names that metrics.jsonl has."""
 
 
 class Learner(Protocol):

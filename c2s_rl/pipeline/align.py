@@ -69,7 +69,16 @@ class AlignConfig(FrozenConfig):
         "about 1e-3 in float32, 5e-2 in bfloat16",
     )
     max_failed_groups: int = Field(
-        0, ge=0, description="Groups whose reward may fail in the whole run before it stops"
+        0,
+        ge=0,
+        description="Groups that failed rewards may leave with fewer than two scores in the whole "
+        "run before it stops",
+    )
+    max_failed_completions: int = Field(
+        0,
+        ge=0,
+        description="Completions that rewards may fail on in other groups in the whole run before "
+        "it stops",
     )
     evaluation: HeldOutConfig | None = Field(
         None,
@@ -166,7 +175,7 @@ def run(
 
     Raises:
         WeightSyncError: If engine and learner disagree after a sync.
-        BudgetError: If more groups fail to be scored than allowed.
+        BudgetError: If more groups or completions fail to be scored than allowed.
     """
     checkpoints = output / "checkpoints"
     clean_leftovers(checkpoints)
@@ -236,6 +245,7 @@ def _loop_config(config: AlignConfig, watch: Watch | None) -> LoopConfig:
         learns_early=config.streaming and can_learn_while_generating(config.loss),
         sync_tolerance=config.sync_tolerance,
         max_failed_groups=config.max_failed_groups,
+        max_failed_completions=config.max_failed_completions,
         save_completions_every=config.save_completions_every,
         keep_checkpoints=config.keep_checkpoints,
         probes=watch.ruler if watch else None,

@@ -1,34 +1,36 @@
-"""Expression matrices to cell shards: normalise, rank and write every cell of an .h5ad file.
+"""Expression matrices to cell shards: normalise, rank and write every cell of a file.
 
     c2s-rl convert --config FILE        (section `convert`)
 
-Reads the matrix in chunks of rows, so memory does not grow with the number of cells. Neither the
-size of the chunks nor the order of the rows changes any cell. What is left out: choosing genes or
-cells by quality beyond `min_genes`; do that before, in scanpy.
+Reads .h5ad, and L1000's .gct and .gctx, in chunks of rows, so memory does not grow with the number
+of cells. Neither the size of the chunks nor the order of the rows changes any cell. What is left
+out: choosing genes or cells by quality beyond `min_genes`; do that before, in scanpy.
 """
 
-import re
+import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from rich.console import Console
 from rich.progress import track
 
+from c2s_rl.cells.programs import load_program, program_indices
 from c2s_rl.cells.rank import IndexArray, RankedRows, UIntArray, rank_rows, stable_hash
 from c2s_rl.cells.rank_c2s import C2SRanker
 from c2s_rl.cells.rank_model import RankForm, RankModel, RankSums, fit_rank_sums, rank_sums
 from c2s_rl.cells.vocabulary import Duplicates, GeneCase, GeneColumns, build_vocabulary
 from c2s_rl.checkpoint import sha256_of
-from c2s_rl.config import FrozenConfig, expand_variables
-from c2s_rl.data.anndata_io import H5adCells, open_h5ad, scanpy_dataset_path
+from c2s_rl.config import expand_variables
+from c2s_rl.data.cell_file import CellFile
 from c2s_rl.data.cell_table import CellTable
 from c2s_rl.data.h5ad_matrix import CsrChunk
-from c2s_rl.data.shards import RESERVED_COLUMNS, CellManifest, write_cells
+from c2s_rl.data.shards import CellManifest, write_cells
+from c2s_rl.data.source import SourceConfig, open_source, source_path
 from c2s_rl.data.values import ExpressionChunk, ValueChecker, Values, normalise
 
 # 512 cells x 3,000 genes: about 30 MB with all intermediates. More is slower, because fresh pages
@@ -51,32 +53,14 @@ class RankFormChoice(StrEnum):
     LINEAR = "linear"
 
 
-class ScanpyDataset(StrEnum):
-    """Data sets that lie inside the installed scanpy package."""
+class ConvertConfig(SourceConfig):
+    """Which cells to convert and how to rank them."""
 
-    PBMC68K_REDUCED = "pbmc68k_reduced"
-
-
-SCANPY_FILES = {ScanpyDataset.PBMC68K_REDUCED: "10x_pbmc68k_reduced.h5ad"}
-
-
-class ConvertConfig(FrozenConfig):
-    """Which cells to convert and how to read them."""
-
-    path: str | None = Field(
-        None, description="The .h5ad file; may use environment variables as ${C2S_RL_DATA}"
+    genes: tuple[str, ...] = Field(
+        (),
+        description="Rank and write these genes only: programs ('hallmark_apoptosis', "
+        "'file.gmt:SET') or lists ('genes.txt'), together; empty takes all of the file",
     )
-    scanpy_dataset: ScanpyDataset | None = Field(
-        None, description="Instead of path: a data set inside the installed scanpy"
-    )
-    matrix: str = Field("X", description="X, raw or layer:<name>")
-    values: Values = Field(
-        Values.COUNTS, description="counts are normalised (CP10k, log1p); log1p are kept"
-    )
-    symbol_column: str | None = Field(
-        None, description="var column with gene symbols; null takes var_names"
-    )
-    obs: tuple[str, ...] = Field((), description="obs columns to keep")
     gene_case: GeneCase = Field(
         GeneCase.KEEP, description="upper: as released C2S models were trained"
     )
@@ -92,37 +76,26 @@ class ConvertConfig(FrozenConfig):
     organism: str = Field("Homo sapiens", min_length=1, description="Species, for prompts")
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of the order among ties")
 
-    @field_validator("matrix")
-    @classmethod
-    def _known_matrix(cls, matrix: str) -> str:
-        if not re.fullmatch(r"X|raw|layer:.+", matrix):
-            raise ValueError(f"matrix must be X, raw or layer:<name>, got {matrix!r}")
-        return matrix
-
-    @field_validator("obs")
-    @classmethod
-    def _free_columns(cls, obs: tuple[str, ...]) -> tuple[str, ...]:
-        for column in obs:
-            if column in RESERVED_COLUMNS or obs.count(column) > 1:
-                raise ValueError(
-                    f"obs must name columns once and none of {', '.join(RESERVED_COLUMNS)}, "
-                    f"got {column!r}"
-                )
-        return obs
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.path is None) == (self.scanpy_dataset is None):
-            got = "neither" if self.path is None else "both"
-            raise ValueError(f"convert needs either path or scanpy_dataset, got {got}")
-        return self
-
     @model_validator(mode="after")
     def _ties_of_single_columns(self) -> Self:
         if self.tie_break is TieBreak.C2S and self.duplicates is not Duplicates.ERROR:
             raise ValueError(
                 "tie_break: c2s shuffles stored columns, so duplicates must be error, "
                 f"got {self.duplicates.value}"
+            )
+        if self.tie_break is TieBreak.C2S and self.genes:
+            raise ValueError(
+                "tie_break: c2s shuffles all stored columns, so genes must be empty, "
+                f"got {list(self.genes)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _logarithms_are_not_added(self) -> Self:
+        if self.values is Values.LOG2 and self.duplicates is Duplicates.SUM:
+            raise ValueError(
+                "values: log2 are logarithms of intensities, which cannot be added, so duplicates "
+                "must be error or first, got sum"
             )
         return self
 
@@ -141,27 +114,17 @@ def run(config: ConvertConfig, output: Path, *, chunk_cells: int = CHUNK_CELLS) 
         DataError: If the file is damaged or holds something other than expression.
         StageError: If `output` holds files that are not an earlier output.
     """
-    path = _source_path(config)
-    with open_h5ad(
-        path,
-        matrix=config.matrix,
-        symbol_column=config.symbol_column,
-        obs_columns=config.obs,
-    ) as cells:
+    path = source_path(config)
+    with open_source(config) as cells:
         conversion = _Conversion(config, cells)
-        chunks = _with_progress(cells.chunks(chunk_cells), -(-len(cells.cell_ids) // chunk_cells))
+        step = cells.rows_at_once(chunk_cells)
+        chunks = _with_progress(cells.chunks(step), -(-len(cells.cell_ids) // step))
         return write_cells(
             output,
             (conversion.table(chunk) for chunk in chunks),
             lambda: conversion.manifest(sha256_of(path)),
             source_file=path.name,
         )
-
-
-def _source_path(config: ConvertConfig) -> Path:
-    if config.scanpy_dataset is not None:
-        return scanpy_dataset_path(SCANPY_FILES[config.scanpy_dataset])
-    return Path(expand_variables(config.path or ""))
 
 
 def _with_progress(chunks: Iterable[CsrChunk], num_chunks: int) -> Iterable[CsrChunk]:
@@ -174,15 +137,10 @@ def _with_progress(chunks: Iterable[CsrChunk], num_chunks: int) -> Iterable[CsrC
 class _Conversion:
     """Chunks to ranked cells, counting what is left out on the way."""
 
-    def __init__(self, config: ConvertConfig, cells: H5adCells) -> None:
+    def __init__(self, config: ConvertConfig, cells: CellFile) -> None:
         self._config = config
         self._cells = cells
-        self._genes: GeneColumns = build_vocabulary(
-            cells.var_names,
-            gene_case=config.gene_case,
-            duplicates=config.duplicates,
-            source=cells.place,
-        )
+        self._genes = _choose_genes(config, cells)
         self._checker = ValueChecker(
             config.values,
             place=cells.place,
@@ -195,7 +153,8 @@ class _Conversion:
         empty = np.zeros(0, dtype=np.int64)
         self._sums = RankSums(empty, empty, empty)
         self._num_cells = 0
-        self._num_missing = dict.fromkeys(config.obs, 0)
+        self._num_missing = dict.fromkeys(cells.obs, 0)
+        self._floors: list[float] = []
         self._num_empty = 0
         self._num_small = 0
         self._num_cut_genes = 0
@@ -229,22 +188,31 @@ class _Conversion:
         """Describe the conversion; call after the last chunk."""
         self._checker.finish()
         config, vocabulary = self._config, self._genes.vocabulary
+        models = {form: fit_rank_sums(self._sums, form=form) for form in RankForm}
         return CellManifest(
             symbols=vocabulary.symbols,
             original=vocabulary.original,
             organism=config.organism,
-            normalisation="log1p(CP10k)",
-            rank_model=_fit(self._sums, config.rank_form),
+            normalisation=config.values.unit,
+            rank_model=_choose(models, config.rank_form),
+            rank_form_r2={form: model.r2 for form, model in models.items()},
+            # Exact, so that it does not depend on the order of the cells.
+            mean_floor=math.fsum(self._floors) / max(len(self._floors), 1),
             num_cells=self._num_cells,
             num_dropped_empty=self._num_empty,
             num_dropped_min_genes=self._num_small,
             num_dropped_genes=self._num_cut_genes,
             num_explicit_zeros=self._num_zeros,
             num_duplicate_columns=self._genes.num_duplicate_columns,
-            obs_columns=config.obs,
+            num_unnamed_genes=self._cells.num_unnamed_genes,
+            genes=config.genes,
+            obs_columns=tuple(self._cells.obs),
             num_missing_obs=self._num_missing,
             source=config.path or f"scanpy:{config.scanpy_dataset}",
             source_sha256=source_sha256,
+            tables_sha256={
+                table: sha256_of(Path(expand_variables(table))) for table in config.tables.paths
+            },
             matrix=config.matrix,
             values=config.values,
             gene_case=config.gene_case,
@@ -282,6 +250,7 @@ class _Conversion:
         for name, labels in table.obs.items():
             self._num_missing[name] += int(np.count_nonzero(labels == ""))
         self._sums += rank_sums(table.indptr, table.values)
+        self._floors += expression.floors_C.tolist()
 
 
 def _hashes(names: Iterable[str], seed: int) -> UIntArray:
@@ -294,6 +263,21 @@ def _positives_per_row(expression: ExpressionChunk) -> IndexArray:
     return counts
 
 
-def _fit(sums: RankSums, choice: RankFormChoice) -> RankModel:
-    forms = list(RankForm) if choice is RankFormChoice.AUTO else [RankForm(choice.value)]
-    return max((fit_rank_sums(sums, form=form) for form in forms), key=lambda model: model.r2)
+def _choose_genes(config: ConvertConfig, cells: CellFile) -> GeneColumns:
+    """Make the vocabulary of the file, or of the programs that are asked for."""
+    columns = build_vocabulary(
+        cells.var_names,
+        gene_case=config.gene_case,
+        duplicates=config.duplicates,
+        source=cells.place,
+    )
+    if not config.genes:
+        return columns
+    wanted = [program_indices(load_program(name), columns.vocabulary) for name in config.genes]
+    return columns.restricted(np.unique(np.concatenate(wanted)))
+
+
+def _choose(models: Mapping[RankForm, RankModel], choice: RankFormChoice) -> RankModel:
+    if choice is not RankFormChoice.AUTO:
+        return models[RankForm(choice.value)]
+    return max(models.values(), key=lambda model: model.r2)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from c2s_rl.grpo.roles import PublishedWeights, RolloutRequest
 from c2s_rl.grpo.staleness import Cursor, Ledger, OnExcess, OnSync, StalenessConfig, Start
 from c2s_rl.pipeline.align_data import PromptStream, rollout_seed
+from c2s_rl.pipeline.failure_budget import is_failed
 from c2s_rl.pipeline.group_stream import GroupStream, Outcome
 
 
@@ -66,10 +67,10 @@ class GroupSource:
         return self._ledger.cursor
 
     def counts(self) -> dict[str, float]:
-        """Groups dropped for their age and groups replaced, since the last call."""
+        """Groups dropped for their age, groups replaced and what rewards did, since last called."""
         counts = {name: float(count) for name, count in self._counts.items()}
         self._counts = dict.fromkeys(self._counts, 0)
-        return counts
+        return counts | self._stream.reward_figures()
 
     def update(self, publish: Callable[[], PublishedWeights]) -> None:
         """Have everything that is started from now on sampled by new weights.
@@ -135,6 +136,8 @@ class GroupSource:
                     answered[outcome.ticket] = outcome
                 else:
                     self._arrive(outcome)
+        # what the rewards did for these is no figure of a step
+        self._stream.reward_figures()
         return [answered[ticket] for ticket in tickets]
 
     def _planned(self, step: int) -> Iterator[list[Outcome]]:
@@ -187,6 +190,6 @@ class GroupSource:
 
 def is_flat(outcome: Outcome) -> bool:
     """Whether a scored group teaches nothing: fewer than two different rewards."""
-    if outcome.scored is None:
+    if is_failed(outcome.scored):
         return False
     return len({reward for reward in outcome.scored.rewards_G if reward is not None}) < 2

@@ -37,6 +37,10 @@ def test_the_seed_of_a_run_is_that_of_every_stage_that_names_none(file):
             "evaluate={program: x, candidate: PPO}",
             "evaluate.baseline must be one of .*'Base', 'GRPO'",
         ),
+        (
+            "evaluate_text={candidate: PPO}",
+            "evaluate_text.baseline must be one of .*'Base', 'GRPO'",
+        ),
         ("rewards=[]", "needs at least one entry in rewards"),
         ("rollout.dtype=bfloat16", "rollout.dtype and learner.dtype must be equal"),
         ("align.save_every=11", "save_every must be at most num_steps=10, got 11 at 'align'"),
@@ -45,6 +49,15 @@ def test_the_seed_of_a_run_is_that_of_every_stage_that_names_none(file):
         ("name=a/b", "name must be letters"),
         ("rewards=[{name: kendal}]", "did you mean 'kendall'.* at 'rewards' in"),
         ("rewards=[{name: validity}]", "no 'num_genes' in options of reward 'validity'"),
+        (
+            "rewards=[{name: validity, options: {num_genes: 5}, calibrate: {}}]",
+            r"calibrate needs prompts with a control cell .* got 'cell_generation' with validity",
+        ),
+        (
+            "rewards=[{name: validity, options: {num_genes: 5}, weight: 0}]",
+            "other than 0, got none",
+        ),
+        ("composite.aggregation=max", "'sum_then_normalise' or 'normalise_then_sum', got 'max'"),
         ("align", "--set must be key=value, got 'align'"),
         ("placement={sleep: true}", "vLLM cannot sleep on a CPU, got rollout.num_gpus=0"),
         ("align.staleness={}", "staleness must be given with mode=async only, got mode=sync"),
@@ -63,6 +76,18 @@ def test_the_seed_of_a_run_is_that_of_every_stage_that_names_none(file):
 def test_a_broken_rule_is_said_before_anything_is_loaded(file, override, message):
     with pytest.raises(ConfigError, match=message):
         load_run(file, [override])
+
+
+def test_a_reward_may_have_workers_of_its_own(file):
+    own = "{name: validity, options: {num_genes: 5}, workers: {num_workers: 3, deadline_s: 5}}"
+    other = "{name: validity, options: {num_genes: 5}, label: b}"
+    run = load_run(file, [f"rewards=[{own}, {other}]", "reward_workers.num_workers=2"])
+    assert [pool.num_workers for pool in run.reward_pools] == [3, 2]
+    assert [pool.deadline_s for pool in run.reward_pools] == [5.0, 300.0]
+    with pytest.raises(ConfigError, match="did you mean 'num_workers'"):
+        load_run(file, [f"rewards=[{own.replace('num_workers', 'num_worker')}]"])
+    with pytest.raises(ConfigError, match=r"resources must be greater than 0, got {'fpga': 0.0}"):
+        load_run(file, ["reward_workers.resources={fpga: 0}"])
 
 
 def test_numbers_and_names_are_yaml_1_2(file):
@@ -115,3 +140,11 @@ def test_nothing_is_replaced_where_groups_are_compared_with_each_other(file):
     with pytest.raises(ConfigError, match=r"must be 0 with rewards .* got 2"):
         load_run(file, overrides)
     assert load_run(file, overrides[:1]).rewards
+
+
+def test_the_runs_own_scgpt_must_be_trained_by_the_run(file):
+    own = "rewards=[{name: scgpt}]"
+    with pytest.raises(ConfigError, match=r"or the run must train one .* for 'rewards.scgpt' in"):
+        load_run(file, [own])
+    assert load_run(file, [own, "embedder={}"]).embedder.seed == 5
+    assert load_run(file, ["rewards=[{name: scgpt, options: {embedder: {folder: x}}}]"]).rewards

@@ -62,6 +62,34 @@ def test_left_out_columns_still_count_for_the_library_size():
     np.testing.assert_allclose(result.values, np.log1p([2500, 2500]), rtol=1e-6)
 
 
+def test_log2_values_become_the_height_above_the_lowest_of_the_profile():
+    result = normalise(chunk([[3.25, 5.5, 3.25], [4.0, 3.5, 7.0]]), Values.LOG2, genes())
+    # Both genes at the floor of the first profile become 0: not expressed, they share a rank.
+    assert result.values.tolist() == [0, 2.25, 0, 0.5, 0, 3.5]
+    assert result.floors_C.tolist() == [3.25, 3.5]
+
+
+def test_a_sparse_log2_profile_has_its_floor_at_zero():
+    # An entry that is not stored is 0, and no value lies below it.
+    result = normalise(chunk([[0, 0, 0], [3.5, 0, 2.5]]), Values.LOG2, genes())
+    assert (result.values.tolist(), result.floors_C.tolist()) == ([3.5, 2.5], [0, 0])
+
+
+def test_the_floor_is_that_of_all_columns_also_of_those_left_out():
+    columns = genes().restricted(np.array([1, 2]))
+    result = normalise(chunk([[3.25, 5.5, 4.0]]), Values.LOG2, columns)
+    assert (result.genes.tolist(), result.values.tolist()) == ([0, 1], [2.25, 0.75])
+
+
+def test_restricting_the_genes_leaves_the_library_size_alone():
+    columns = genes().restricted(np.array([0, 2]))
+    assert columns.vocabulary.symbols == ("A", "a")
+    result = normalise(chunk([[1, 1, 2]]), Values.COUNTS, columns)
+    np.testing.assert_allclose(result.values, np.log1p([2500, 5000]), rtol=1e-6)
+    result = normalise(chunk([[0.5, 1.5, 0]]), Values.LOG1P, columns)
+    assert (result.genes.tolist(), result.values.tolist()) == ([0], [0.5])
+
+
 def test_an_empty_cell_stays_empty():
     assert normalise(chunk([[0, 0, 0]]), Values.COUNTS, genes()).values.tolist() == []
 
@@ -100,6 +128,17 @@ def test_log1p_values_must_not_be_counts():
     whole.check(chunk([[1, 2, 0]]))
     whole.check(chunk([[0, 7, 1]]))
     with pytest.raises(DataError, match=r"must not all be whole numbers, .* in X of a\.h5ad"):
+        whole.finish()
+
+
+def test_log2_values_must_be_logarithms_of_intensities():
+    with pytest.raises(DataError, match=r"log2 values must be below 64, got 812\.5 .*take log2"):
+        checker(Values.LOG2).check(chunk([[5.5, 812.5, 7]]))
+    with pytest.raises(DataError, match=r"must not be negative, got -1\.2"):  # level 5 scores
+        checker(Values.LOG2).check(chunk([[0.5, -1.2, 7]]))
+    whole = checker(Values.LOG2)
+    whole.check(chunk([[3, 4, 5]]))
+    with pytest.raises(DataError, match=r"log2 values must not all be whole .*take log2 of them"):
         whole.finish()
 
 

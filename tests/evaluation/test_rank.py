@@ -12,6 +12,7 @@ from c2s_rl.evaluation.rank import (
     pearson_rows,
     program_ranks,
     program_tau,
+    programs_tau,
 )
 
 
@@ -116,6 +117,30 @@ def test_the_batch_equals_one_by_one_in_both_forms(cells, target, control, varia
         np.testing.assert_equal(absolute[b], expected)
         expected = kendall_tau(ranks - control_ranks, target_ranks - control_ranks, variant=variant)
         np.testing.assert_equal(delta[b], expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(sentences, max_size=4), sentences, st.sampled_from(["a", "b"]))
+def test_several_programs_in_one_call_equal_one_by_one(cells, target, variant):
+    programs = [int32(1, 3, 4, 8, 11), int32(0, 1), int32(5, 2, 9)]
+    kwargs = {"num_vocabulary": 12, "variant": variant}
+    together = programs_tau(cells, target, programs, **kwargs)
+    for p, program in enumerate(programs):
+        np.testing.assert_equal(together.taus_P_B[p], program_tau(cells, target, program, **kwargs))
+        written = [np.isin(program, cell).sum() for cell in cells]
+        assert together.written_P_B[p].tolist() == written
+
+
+def test_long_programs_give_the_same_tau_as_short_ones():
+    # 200 genes are counted pair by pair and 300 sorted; scipy knows both.
+    rng = np.random.default_rng(0)
+    for num_genes in (200, 300):
+        program = np.arange(num_genes, dtype=np.int32)
+        target = rng.permutation(num_genes).astype(np.int32)
+        cell = rng.permutation(num_genes).astype(np.int32)[: num_genes // 2]
+        ranks = [program_ranks(g, program, num_genes) for g in (cell, target)]
+        taus = program_tau([cell], target, program, num_vocabulary=num_genes, variant="b")
+        assert taus[0] == pytest.approx(scipy.stats.kendalltau(*ranks).statistic, abs=1e-12)
 
 
 def test_program_tau_by_hand():

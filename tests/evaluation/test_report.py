@@ -15,6 +15,7 @@ from c2s_rl.evaluation.report import (
     render_report,
     tier_tables,
 )
+from c2s_rl.evaluation.reward_correlation import PairCorrelation, RewardCorrelation
 from c2s_rl.evaluation.samples import Mark, MarkedSentence, MarkedWord, Sample
 
 HOSTILE = "<script>alert('x')</script>"
@@ -88,6 +89,19 @@ def test_pictures_are_inline_and_absent_ones_explained(html):
     assert html.count("<text>drawn</text>") == 2
     assert "No training curves" in html
     assert "No map" in html
+
+
+def test_correlations_of_rewards_are_on_the_page_where_there_are_any(html, evaluation):
+    assert "Rewards against each other" not in html
+    run = RunInfo("demo", "A model.", 7, "2026-01-31", {}, "")
+    picture = Picture('<svg viewBox="0 0 1 1"><text>drawn</text></svg>', "Heat.")
+    pairs = (PairCorrelation(f"tau {HOSTILE}", "total", 64, 0.5, 0.25, None),)
+    correlation = RewardCorrelation((f"tau {HOSTILE}", "total"), pairs)
+    pictures = Pictures(None, picture, None, picture, rewards=picture)
+    page = render_report(evaluation, run, pictures, [], correlation=correlation)
+    row = re.search(r'id="reward-correlation">.*?<tbody>\s*(.*?)\s*</tbody>', page, re.DOTALL)[1]
+    assert '<th scope="row">tau &lt;script&gt;' in row
+    assert row.endswith("<td>0.250</td><td>0.500</td><td>-</td><td>64</td></tr>")
 
 
 def test_nothing_is_loaded_from_elsewhere(html):

@@ -44,6 +44,17 @@ def test_engine_and_learner_agree_and_the_policy_moves(undisturbed, prepared):
     assert _difference(start, _policy(undisturbed)) > 1e-4
 
 
+def test_a_run_tells_what_its_reward_workers_did_and_how_long_they_were_waited_for(undisturbed):
+    for line in read_metrics(undisturbed / "metrics.jsonl"):
+        for reward in ("kendall", "validity"):
+            assert line[f"reward_worker/{reward}/completions"] == 9.0  # 3 prompts x 3 answers
+            assert 1.0 <= line[f"reward_worker/{reward}/calls"] <= 3.0
+            assert 0.0 < line[f"reward_worker/{reward}/latency_s"] < line["seconds_step"]
+            assert line[f"reward_worker/{reward}/restarts"] == 0.0
+        assert 0.0 <= line["seconds_reward_alone"] <= line["seconds_reward"]
+        assert line["failed_groups"] == line["failed_completions"] == 0.0
+
+
 def test_a_killed_run_without_streaming_ends_bitwise_like_an_undisturbed_one_with_it(
     runs, prepared, undisturbed
 ):
@@ -111,6 +122,15 @@ def test_evaluation_prints_the_table_and_a_second_run_reuses_everything(runs, un
     again = runs.run("run", "undisturbed")
     assert again.count("reusing") == 5
     assert report.stat().st_mtime_ns == written
+
+
+def test_scoring_its_completions_offline_gives_the_training_scores(runs, undisturbed):
+    output = runs.run("rewards score", "undisturbed", "--max-difference", "0")
+    # 4 steps of 3 prompts x 3 answers
+    for name in ("kendall", "validity", "total"):
+        (line,) = [line for line in output.splitlines() if line.startswith(name)]
+        assert line.split()[1] == "36"
+        assert line.endswith("0 (exact)")
 
 
 def test_another_config_in_the_same_folder_is_refused(runs, undisturbed):

@@ -1,5 +1,7 @@
 """From .h5ad to cell shards: the whole stage, what it refuses, and what it must not depend on."""
 
+import json
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -150,6 +152,33 @@ def test_auto_takes_the_form_that_fits_better(tmp_path, form, power):
     assert manifest.rank_model.r2 > 0.999
 
 
+def test_only_the_genes_of_programs_are_ranked(tmp_path):
+    (tmp_path / "one.gmt").write_text("SET\tmine\tD\tA\n")
+    (tmp_path / "two.txt").write_text("RIGI\nA\n")
+    adata = make_adata([[1, 3, 0, 4], [5, 1, 1, 1]], ["A", "B", "D", "DDX58"])
+    manifest, cells, sentences = convert(
+        adata, tmp_path, genes=(f"{tmp_path}/one.gmt:SET", f"{tmp_path}/two.txt")
+    )
+    # RIGI is written DDX58 in this file; B is left out but counts for the library size.
+    assert manifest.symbols == ("A", "D", "DDX58")
+    assert sentences["c0"] == "DDX58 A"
+    np.testing.assert_allclose(cells.values_of(0), np.log1p([5000, 1250]), rtol=1e-6)
+
+
+def test_columns_are_joined_without_their_missing_parts(tmp_path):
+    adata = make_adata([[1, 2], [2, 1], [1, 1]])
+    adata.obs["drug"] = ["DMSO", "dasatinib", None]
+    adata.obs["dose"] = [None, "10 um", None]
+    path = tmp_path / "input.h5ad"
+    adata.write_h5ad(path)
+    config = ConvertConfig(path=str(path), obs=("kind",), combine={"treatment": ("drug", "dose")})
+    manifest = run(config, tmp_path / "cells")
+    assert manifest.obs_columns == ("kind", "treatment")
+    assert manifest.num_missing_obs == {"kind": 0, "treatment": 1}
+    treatments = read_cells(tmp_path / "cells", ["treatment"]).obs["treatment"]
+    assert treatments.tolist() == ["DMSO", "dasatinib 10 um", ""]
+
+
 # What the stage refuses: counts matrix, gene names, options, message.
 BAD = {
     "nan": ([[1, np.nan]], ["A", "B"], {}, "must be a number, got nan at cell 'c0', gene 'B'"),
@@ -209,6 +238,12 @@ def test_a_missing_file_or_variable_is_named(tmp_path, monkeypatch):
         ({"path": "a", "obs": ["x", "x"]}, "names? columns once .*, got 'x'"),
         ({"path": "a", "tie_break": "c2s", "duplicates": "sum"}, "must be error, got sum"),
         ({"path": "a", "min_genes": 0}, "got 0 at 'min_genes'"),
+        ({"path": "a", "tie_break": "c2s", "genes": ["x.txt"]}, "genes must be empty, got"),
+        ({"path": "a", "values": "log2", "duplicates": "sum"}, "must be error or first, got sum"),
+        ({"path": "a.gctx"}, "needs matrix: X and values: log2, got X and counts"),
+        ({"path": "a.h5ad", "tables": {"genes": "b"}}, "beside .gct, .gct.gz, .gctx files only"),
+        ({"path": "a", "obs": ["x"], "combine": {"x": ["y"]}}, "got 'x'"),
+        ({"path": "a", "combine": {"z": []}}, r"names of others, got 'z': \[\]"),
     ],
 )
 def test_contradicting_options_are_refused(options, message):
@@ -280,3 +315,60 @@ def test_interferon_shows_in_the_sentences_of_kang_monocytes(kang, tmp_path):
         for g in ("ISG15", "CXCL10", "IFIT1")
     }
     assert medians == {"ISG15": (186, 3), "CXCL10": (173, 6), "IFIT1": (228.5, 38)}
+
+
+@pytest.fixture
+def plate(data_dir, monkeypatch):
+    monkeypatch.setenv("C2S_RL_DATA", str(data_dir))
+    return {
+        "path": "${C2S_RL_DATA}/l1000/l1000_LJP005_A375_n377x978.gctx",
+        "values": "log2",
+        "symbol_column": "pr_gene_id",
+        "tables": {"genes": "${C2S_RL_DATA}/genes/hgnc_slim.tsv.gz"},
+    }
+
+
+def test_the_l1000_plate_converts(plate, tmp_path):
+    config = ConvertConfig(
+        combine={"cell_line": ("cell_id",), "treatment": ("pert_iname", "pert_idose")}, **plate
+    )
+    manifest = run(config, tmp_path / "cells")
+    assert (manifest.num_cells, len(manifest.symbols)) == (377, 978)
+    # Data README: 0.97 in rank, 0.81 in log rank.
+    assert manifest.rank_model.form is RankForm.LINEAR
+    assert manifest.rank_form_r2[RankForm.LINEAR] == pytest.approx(0.97, abs=0.01)
+    assert manifest.rank_form_r2[RankForm.LOG_RANK] == pytest.approx(0.81, abs=0.01)
+    # 366 wells have their lowest value at 3.23, 10 at 3.32 and one at 3.41.
+    assert manifest.mean_floor == pytest.approx((366 * 3.2301 + 10 * 3.3224 + 3.4147) / 377)
+    cells = read_cells(tmp_path / "cells", ["cell_line", "treatment"])
+    assert set(cells.obs["cell_line"]) == {"A375"}
+    # One gene at the floor of 366 wells, two of 10, three of one: all leave their sentences.
+    assert len(cells.genes) == 377 * 978 - 366 - 10 * 2 - 3
+    treatments = cells.obs["treatment"].tolist()
+    assert treatments.count("DMSO") == 26
+    assert "dasatinib 10.0 um" in treatments
+    assert list(manifest.tables_sha256) == [plate["tables"]["genes"]]
+
+
+def test_a_program_of_the_plate_keeps_its_order_and_its_values(plate, tmp_path):
+    whole = run(ConvertConfig(**plate), tmp_path / "whole")
+    part = run(ConvertConfig(genes=("hallmark_apoptosis",), **plate), tmp_path / "part")
+    assert (len(part.symbols), part.genes) == (40, ("hallmark_apoptosis",))
+    all_cells, cells = read_cells(tmp_path / "whole"), read_cells(tmp_path / "part")
+    for cell in (0, 100, 376):
+        words = write_sentence(all_cells.genes_of(cell), whole.vocabulary).split()
+        kept = [i for i, word in enumerate(words) if word in part.symbols]
+        assert write_sentence(cells.genes_of(cell), part.vocabulary).split() == [
+            words[i] for i in kept
+        ]
+        np.testing.assert_array_equal(cells.values_of(cell), all_cells.values_of(cell)[kept])
+
+
+def test_an_older_manifest_is_still_read(tmp_path):
+    convert(make_adata([[1, 3], [2, 1]]), tmp_path)
+    path = tmp_path / "cells" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for key in ("rank_form_r2", "mean_floor", "num_unnamed_genes", "genes", "tables_sha256"):
+        del manifest[key]
+    path.write_text(json.dumps(manifest))
+    assert read_manifest(tmp_path / "cells").mean_floor == 0

@@ -1,6 +1,10 @@
 """The Kendall reward, by hand and against scipy."""
 
+from dataclasses import replace
+
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import kendalltau
 
@@ -8,10 +12,14 @@ from c2s_rl.cells.parse import parse_cell
 from c2s_rl.cells.programs import load_program
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import FrozenConfig
-from c2s_rl.errors import ConfigError, RewardError
-from c2s_rl.types import Completion, Group, PromptRecord, Split, Task
+from c2s_rl.data.prompt_set import read_prompts
+from c2s_rl.errors import ConfigError, DataError, RewardError
+from c2s_rl.evaluation.material import RewardMaterial
+from c2s_rl.pipeline import convert, corpus
+from c2s_rl.types import Completion, Group, ParsedCell, PromptRecord, Split, Task
 from rewards import load_reward
-from rewards.base import RewardBatch, RewardResult, RewardScope, score_checked
+from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.checking import raise_failures, score_checked
 from rewards.composite import CompositeReward, RewardSpec
 
 PROGRAM = "hallmark_interferon_alpha_response"
@@ -83,11 +91,6 @@ def test_delta_form_gives_nothing_for_copying_the_control():
     assert (copied, right) == (0.0, pytest.approx(1.0))
 
 
-def test_delta_form_needs_the_length_of_sentences():
-    with pytest.raises(ConfigError, match="the delta form needs num_genes, got None"):
-        load_reward("kendall", {"program": PROGRAM, "form": "delta"})
-
-
 def test_cutting_makes_long_rankings_comparable_with_short_sentences():
     # the first 2 genes of target and control: A B and C A; a right answer A B moves exactly so
     control = (2, 0, 3, 4, 1, 5, 6, 7)
@@ -100,7 +103,132 @@ def test_delta_form_without_a_control_cell_is_a_reward_error():
     reward = load_reward("kendall", {"program": PROGRAM, "form": "delta", "num_genes": 5})
     batch = RewardBatch((make_group([A]),), VOCABULARY)
     with pytest.raises(RewardError, match="needs a control cell in the prompt, got none in prompt"):
-        score_checked(reward, batch, "kendall")
+        raise_failures(score_checked(reward, batch, "kendall"))
+
+
+def test_baseline_form_is_the_gain_over_the_control():
+    # control A B C E D against the target A B C D E: one of ten pairs reversed, tau 0.8
+    copied, right, reversed_ = scores(
+        [f"{A} {B} {C} {E} {D}", f"{A} {B} {C} {D} {E}", f"{E} {D} {C} {B} {A}"],
+        {"form": "baseline", "num_genes": 5},
+        context=(0, 1, 2, 4, 3),
+    )
+    assert copied == 0.0
+    assert (right, reversed_) == (pytest.approx(0.2), pytest.approx(-1.8))
+
+
+def test_baseline_form_compares_with_the_control_as_it_is_shown():
+    # cut to 3 genes the control is C B A; the copy of what the prompt shows gains nothing
+    copied, right = scores(
+        [f"{C} {B} {A}", f"{A} {B} {C}"],
+        {"form": "baseline", "num_genes": 3},
+        context=(2, 1, 0, 3, 4),
+    )
+    # target A B C (D and E share rank 4): 3 of 9 untied pairs reversed, 6 - 3 over 9
+    assert (copied, right) == (0.0, pytest.approx(1 - 3 / 9))
+
+
+@pytest.mark.parametrize("form", ["delta", "baseline"])
+def test_forms_with_a_control_need_the_length_of_sentences(form):
+    with pytest.raises(ConfigError, match=f"the {form} form needs num_genes, got None"):
+        load_reward("kendall", {"program": PROGRAM, "form": form})
+
+
+@pytest.fixture
+def two_programs(tmp_path):
+    path = tmp_path / "sets.gmt"
+    path.write_text(f"FIRST\t\t{A}\t{B}\nSECOND\t\t{C}\t{D}\t{E}\tABSENT\nOTHER\t\t{X1}\t{X2}\n")
+    return [f"{path}:FIRST", f"{path}:SECOND", f"{path}:OTHER"]
+
+
+def test_several_programs_are_averaged_and_told_apart(two_programs):
+    options = {"programs": two_programs}
+    batch = RewardBatch((make_group([f"{B} {A} {C} {D} {E}", f"{C} {D} {E}", ""]),), VOCABULARY)
+    result = load_reward("kendall", options).score(batch)
+    # FIRST reversed: -1, SECOND right: 1. Without A and B the first is flat: 0. The target holds
+    # no gene of OTHER, which is left out of the mean.
+    assert result.scores == (pytest.approx(0.0), pytest.approx(0.5), 0.0)
+    assert result.diagnostics == {
+        "program_genes": (5.0, 3.0, 0.0),
+        "program_coverage": (5 / 7, 3 / 7, 0.0),
+        "tau_FIRST": (-1.0, 0.0, 0.0),
+        "tau_SECOND": (1.0, 1.0, 0.0),
+        "tau_OTHER": (0.0, 0.0, 0.0),
+    }
+    assert score_checked(load_reward("kendall", options), batch, "kendall") == result
+
+
+def test_the_union_of_programs_is_one_order(two_programs):
+    options = {"programs": two_programs[:2], "several": "union"}
+    # B A C D E against A B C D E: one of ten pairs reversed
+    assert load_reward("kendall", options).score(
+        RewardBatch((make_group([f"{B} {A} {C} {D} {E}"]),), VOCABULARY)
+    ).scores == (pytest.approx(0.8),)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "needs either program or programs, got neither"),
+        ({"program": PROGRAM, "programs": [PROGRAM]}, "got both"),
+        ({"programs": [PROGRAM, PROGRAM]}, "names of their own, got"),
+    ],
+)
+def test_programs_are_named_once(options, message):
+    with pytest.raises(ConfigError, match=message):
+        load_reward("kendall", options)
+
+
+def test_a_program_without_known_genes_is_a_reward_error():
+    vocabulary = Vocabulary(("X1", "X2"), ("X1", "X2"))
+    reward = load_reward("kendall", {"program": PROGRAM})
+    with pytest.raises(RewardError, match="must share genes with the vocabulary, got none of the"):
+        score_checked(reward, RewardBatch((make_group([""]),), vocabulary), "kendall")
+
+
+@pytest.fixture
+def material(tmp_path):
+    """Two control and four treated cells; their ranks differ, their mean is A over B over C."""
+    treated = [[9, 2, 1], [9, 1, 2], [1, 9, 2], [9, 8, 1]]
+    counts = np.array([[1, 2, 9], [2, 1, 9], *treated], dtype=np.float32)
+    obs = pd.DataFrame(
+        {"kind": ["cell"] * 6, "drug": ["none"] * 2 + ["IFN"] * 4},
+        index=[f"c{i}" for i in range(6)],
+    )
+    adata = anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=[A, B, C]))
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    convert.run(
+        convert.ConvertConfig(path=str(tmp_path / "a.h5ad"), obs=("kind", "drug")),
+        tmp_path / "cells",
+    )
+    config = corpus.CorpusConfig(
+        tasks=(Task.PERTURBATION_RESPONSE,),
+        cell_type_column="kind",
+        condition_column="drug",
+        control="none",
+        reward_target="pseudobulk",
+        num_genes=3,
+    )
+    corpus.run(config, tmp_path / "cells", tmp_path / "corpus")
+    return RewardMaterial(cells=tmp_path / "cells", corpus=tmp_path / "corpus")
+
+
+def test_pseudobulk_target_is_the_mean_of_the_real_cells_of_the_condition(material):
+    reward = load_reward("kendall", {"program": PROGRAM, "target": "pseudobulk"})
+    prompts = read_prompts(material.corpus)
+    completion = Completion("", (1,), (0.0,), 0, is_truncated=False)
+    for record in prompts.records:
+        # The prompt's own target is a single cell here; the corpus wrote the mean of all four.
+        single = replace(record, target_genes_K=np.array([2, 1, 0], dtype=np.int32))
+        cell = ParsedCell(np.array([0, 1, 2], dtype=np.int32), 3, 0, (), is_truncated=False)
+        group = Group(single, (1,), (completion,), (cell,))
+        batch = RewardBatch((group,), prompts.vocabulary, material)
+        assert reward.score(batch).scores == (pytest.approx(1.0),)
+        reference = material.reference.pseudobulk(record)
+        np.testing.assert_array_equal(reference, record.target_genes_K)
+    stranger = replace(prompts.records[0], condition="other")
+    with pytest.raises(DataError, match="real cells of the condition, got none of 'other' on the"):
+        material.reference.pseudobulk(stranger)
 
 
 def test_validity_counts_each_known_gene_once():
@@ -136,7 +264,7 @@ class _Broken:
 def test_a_failing_plugin_is_an_error_and_never_a_number(answer, message):
     batch = RewardBatch((make_group([A, B]),), VOCABULARY)
     with pytest.raises(RewardError, match=message):
-        score_checked(_Broken(answer), batch, "mine")
+        raise_failures(score_checked(_Broken(answer), batch, "mine"))
 
 
 class ConditionMean:
@@ -186,7 +314,7 @@ def test_two_rewards_of_one_name_need_labels():
     [
         ("kendal", {}, "got 'kendal'; did you mean 'kendall'"),
         ("no.such.module:Thing", {}, "must be importable, got 'no.such.module:Thing'"),
-        ("rewards.base:RewardSample", {}, "class with scope, Options and score"),
+        ("rewards.base:RewardSample", {}, "be a class with scope = .* got no scope; no Opt"),
         ("kendall", {"programm": PROGRAM}, "got 'programm'.*did you mean 'program'"),
         ("kendall", {"program": "hallmark_apoptosi"}, "hallmark_apoptosis"),
     ],

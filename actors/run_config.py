@@ -28,6 +28,7 @@ from c2s_rl.pipeline.evaluate import EvaluateConfig
 from c2s_rl.pipeline.evaluate_text import EvaluateTextConfig
 from c2s_rl.pipeline.sft import SftConfig
 from c2s_rl.pipeline.train_embedder import EmbedderConfig
+from c2s_rl.prompts.tasks import TASK_RULES
 from c2s_rl.types import Task
 from rewards import reward_class
 from rewards.composite import (
@@ -156,7 +157,8 @@ class RunConfig(FrozenConfig):
                 "evaluate.candidate_checkpoint must be last without align.evaluation, which "
                 "chooses the best, got best"
             )
-        metrics = [metric.value for metric in Metric if is_directed(metric.value)]
+        has_cells = self.align is not None and TASK_RULES[self.align.task].is_cell_sentence
+        metrics = [metric.value for metric in Metric if has_cells and is_directed(metric.value)]
         rewards = [REWARD, *(f"{REWARD_PREFIX}{spec.key}" for spec in self.rewards)]
         if watched is not None and watched.metric not in metrics + rewards:
             raise ValueError(

@@ -58,7 +58,7 @@ class CurvePoint(_Frozen):
     probes: dict[Probe, ProbeValue] = Field(description="Signs of reward hacking.")
     num_prompts: int = Field(description="Validation prompts answered.")
     num_answers: int = Field(description="Answers to all of them.")
-    num_failed: int = Field(description="Prompts whose reward failed; their cell metrics count.")
+    num_failed: int = Field(description="Answers whose reward failed; their cell metrics count.")
     seconds: float = Field(description="Sampling and scoring.")
 
     def value(self, metric: str) -> float | None:

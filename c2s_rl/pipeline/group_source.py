@@ -136,6 +136,8 @@ class GroupSource:
                     answered[outcome.ticket] = outcome
                 else:
                     self._arrive(outcome)
+        # what the rewards did for these is no figure of a step
+        self._stream.reward_figures()
         return [answered[ticket] for ticket in tickets]
 
     def _planned(self, step: int) -> Iterator[list[Outcome]]:

@@ -76,7 +76,7 @@ class HeldOut:
     ruler: ProbeRuler
     """What probes are measured with."""
     real_P: Sequence[Sequence[ParsedCell]]
-    """[P] real cells of each prompt's condition, as if they were answers."""
+    """[P] real cells of each prompt's condition, as if they were answers; none for text."""
     seed: int
     """Seeds the answers and the bootstrap."""
 
@@ -102,7 +102,7 @@ def prepare(
         config: How many, and the gene program.
         task: Of the prompts that are trained on.
         prompt_set: The whole corpus, both sides.
-        cells: Folder of the cell shards that it was made from.
+        cells: Folder of the cell shards that it was made from; read where answers are cells.
         seed: The run's seed.
 
     Raises:
@@ -110,18 +110,20 @@ def prepare(
         StageError: If there is no validation prompt.
     """
     is_cells = TASK_RULES[task].is_cell_sentence
-    manifest = read_manifest(cells)
-    yardstick = _yardstick(config, prompt_set, manifest) if is_cells else None
+    yardstick = _yardstick(config, prompt_set, read_manifest(cells)) if is_cells else None
     records_P = choose_prompts(config, task, prompt_set, yardstick, seed=seed)
-    real = gather_real_cells(prompt_set.records, read_cells(cells), len(manifest.symbols))
-    drawing = Drawing(prompt_set.num_genes, config.samples_per_prompt, seed)
-    by_name = {method.name: method for method in ceilings(records_P, real, drawing)}
+    real_P: Sequence[Sequence[ParsedCell]] = [()] * len(records_P)
+    if is_cells:
+        real = gather_real_cells(prompt_set.records, read_cells(cells), len(prompt_set.vocabulary))
+        drawing = Drawing(prompt_set.num_genes, config.samples_per_prompt, seed)
+        by_name = {method.name: method for method in ceilings(records_P, real, drawing)}
+        real_P = by_name[REAL_CELL].answers_P
     return HeldOut(
         config=config,
         records_P=records_P,
         yardstick=yardstick,
         ruler=probe_ruler(prompt_set.vocabulary, prompt_set.num_genes, has_cells=is_cells),
-        real_P=by_name[REAL_CELL].answers_P,
+        real_P=real_P,
         seed=seed,
     )
 

@@ -46,6 +46,7 @@ from c2s_rl.evaluation.rank import DoubleArray
 from c2s_rl.evaluation.summary import Resampling, score_methods, summarise
 from c2s_rl.grpo.roles import Learner
 from c2s_rl.pipeline.align_loop import AlignLoop
+from c2s_rl.pipeline.failure_budget import num_failed
 from c2s_rl.pipeline.group_stream import Outcome
 from c2s_rl.pipeline.held_out import HeldOut
 from c2s_rl.runlog import RunLog
@@ -173,7 +174,7 @@ def score(
         probes=_probes(held_out, outcomes),
         num_prompts=len(records_P),
         num_answers=sum(len(group.cells_G) for group in groups),
-        num_failed=sum(outcome.scored is None for outcome in outcomes),
+        num_failed=sum(num_failed(outcome.scored) for outcome in outcomes),
         seconds=seconds,
     )
 
@@ -184,14 +185,10 @@ def reward_values(outcomes: Sequence[Outcome]) -> dict[str, DoubleArray]:
     Returns:
         'reward' and 'reward/<name>' to [P]; nan where the reward failed or abstained.
     """
-    names = dict.fromkeys(
-        name for o in outcomes if o.scored is not None for name in o.scored.components
-    )
+    names = dict.fromkeys(name for o in outcomes for name in o.scored.components)
     values = {REWARD: np.full(len(outcomes), np.nan)}
     values |= {f"{REWARD_PREFIX}{name}": np.full(len(outcomes), np.nan) for name in names}
     for p, outcome in enumerate(outcomes):
-        if outcome.scored is None:
-            continue
         values[REWARD][p] = _mean(outcome.scored.rewards_G)
         for name, scores_G in outcome.scored.components.items():
             values[f"{REWARD_PREFIX}{name}"][p] = _mean(scores_G)

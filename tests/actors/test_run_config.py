@@ -103,6 +103,14 @@ def test_engines_sleep_only_where_the_learner_waits_for_them(file):
     assert load_run(file, [*overrides, "align.streaming=false"]).placement.sleep
 
 
+def test_text_answers_choose_by_a_reward(file):
+    task = ["corpus.tasks=[cell_type_annotation]", "align.task=cell_type_annotation"]
+    with pytest.raises(ConfigError, match=r"must be one of reward, reward/validity, got 'progra"):
+        load_run(file, [*task, "align.evaluation={}"])
+    run = load_run(file, [*task, "align.evaluation={metric: reward}"])
+    assert run.align.evaluation.metric == "reward"
+
+
 def test_evaluation_during_training_measures_what_the_final_one_does_unless_it_says(file):
     final = "evaluate={program: hallmark_apoptosis, variant: a, baseline: Base}"
     during = load_run(file, [final, "align.evaluation={every: 5}"]).align.evaluation

@@ -23,7 +23,8 @@ from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import Evaluation, Outcome
 from c2s_rl.pipeline import convert, corpus
 from c2s_rl.pipeline.evaluate import EvaluateConfig, run, select_prompts
-from c2s_rl.types import Completion, Group, PromptRecord, Split
+from c2s_rl.pipeline.held_out import HeldOutConfig, prepare
+from c2s_rl.types import Completion, Group, PromptRecord, Split, Task
 
 VALIDATION = HeldOutPart.VALIDATION
 PROGRAM = "hallmark_interferon_alpha_response"
@@ -147,6 +148,22 @@ def test_prompts_that_choose_checkpoints_are_left_out_where_asked(prompt_set):
     # what the user says comes first
     said = everything.model_copy(update={"held_out": HeldOutPrompts.ALL})
     assert said.for_run(has_validation=True).held_out is HeldOutPrompts.ALL
+
+
+def test_training_is_evaluated_on_other_cells_than_the_report(prompt_set, cells):
+    config = HeldOutConfig(program=PROGRAM, num_prompts=99, samples_per_prompt=3)
+    during = prepare(config, Task.CELL_GENERATION, prompt_set, cells, seed=0)
+    everything = CONFIG.model_copy(update={"num_prompts": 99}).for_run(has_validation=True)
+    reported = select_prompts(everything, prompt_set).records_P
+    assert len(during.records_P) > 1
+    assert not {r.target_id for r in during.records_P} & {r.target_id for r in reported}
+    # beside them stand other real cells of the type, cut like an answer
+    assert [len(answers) for answers in during.real_P] == [3] * len(during.records_P)
+    assert {len(cell.genes_K) for answers in during.real_P for cell in answers} == {NUM_GENES}
+    assert [request.num_samples for request in during.requests()] == [3] * len(during.records_P)
+    assert during.requests() == during.requests()
+    with pytest.raises(ConfigError, match=r"align.evaluation.program must name a gene program"):
+        prepare(HeldOutConfig(), Task.CELL_GENERATION, prompt_set, cells, seed=0)
 
 
 def test_the_report_shows_probes_and_what_training_found(prompt_set, cells, policies, tmp_path):

@@ -163,6 +163,10 @@ class LearnerGroup:
         """Write policy, optimiser and random states of every rank into an existing folder."""
         self._wait([r.save.remote(folder.absolute()) for r in self._ranks], "save")
 
+    def save_policy(self, folder: Path) -> None:
+        """Write only the policy into an existing folder: what `save` calls policy/ and adapter/."""
+        self._wait([r.save_policy.remote(folder.absolute()) for r in self._ranks], "save policy")
+
     def load(self, folder: Path) -> None:
         """Restore exactly what `save` wrote."""
         self._wait([r.load.remote(folder.absolute()) for r in self._ranks], "load")

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from ruamel.yaml import YAML
 
+from actors.align_watch import describe_choice, find_watch
 from actors.engine_env import quiet_driver
 from actors.progress import AlignProgress, SftProgress
 from actors.run_config import RunConfig, load_run
@@ -23,6 +24,8 @@ from actors.stages import StageKey, StageLedger, resolved
 from c2s_rl.cells.sentence import stable_hash
 from c2s_rl.data.prompt_set import PromptSet, read_prompts
 from c2s_rl.errors import ConfigError, StageError
+from c2s_rl.evaluation.learning_curve import BEST, Checkpoint
+from c2s_rl.evaluation.material import RewardMaterial
 from c2s_rl.grpo.roles import RolloutRequest
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.runlog import MAIN_PACKAGES, METRICS, package_versions, write_manifest
@@ -184,6 +187,7 @@ def _align(run: RunConfig, console: Console) -> None:
     sampling = run.align.sampling.for_task(run.align.task)
     config = run.align.model_copy(update={"sampling": sampling})
     prompts = read_prompts(run.folder / CORPUS, split=Split.TRAIN, task=config.task)
+    watch = find_watch(run, prompts, corpus=run.folder / CORPUS, cells=run.folder / CELLS)
     output = run.folder / ALIGN
     with ExitStack() as stack:
         stack.enter_context(ray_session(run.ray, num_cpus=_align_cpus(run)))
@@ -195,12 +199,14 @@ def _align(run: RunConfig, console: Console) -> None:
                 AlignSections(
                     align=config,
                     rewards=run.rewards,
+                    composite=run.composite,
                     rollout=run.rollout,
                     learner=run.learner,
                     reward_workers=run.reward_workers,
                     sync=run.sync,
                     placement=run.placement,
                 ),
+                material=reward_material(run),
                 output=output,
             )
         )
@@ -211,7 +217,19 @@ def _align(run: RunConfig, console: Console) -> None:
             output=output,
             seed=run.seed,
             on_step=progress.update,
+            watch=watch,
         )
+
+
+def reward_material(run: RunConfig) -> RewardMaterial:
+    """What rewards may compare with; absolute, for they run in other processes."""
+    folder = run.folder.absolute()
+    return RewardMaterial(
+        cells=folder / CELLS,
+        corpus=folder / CORPUS,
+        cache=folder / ALIGN / "cache",
+        seed=run.seed,
+    )
 
 
 def _evaluate(run: RunConfig, console: Console) -> None:
@@ -219,8 +237,9 @@ def _evaluate(run: RunConfig, console: Console) -> None:
     from c2s_rl.evaluation.report import RunInfo
     from c2s_rl.pipeline import evaluate
 
-    config = run.evaluate
-    assert config is not None
+    assert run.evaluate is not None
+    has_validation = run.align is not None and run.align.evaluation is not None
+    config = run.evaluate.for_run(has_validation=has_validation)
     prompt_set = read_prompts(run.folder / CORPUS)
     records = evaluate.select_prompts(config, prompt_set).records_P
     policies = evaluated_policies(run)
@@ -269,12 +288,11 @@ def _sample(
 
 def show_evaluation(run: RunConfig) -> None:
     """Print the table of a finished evaluation, and where its report is."""
-    from c2s_rl.evaluation.result import Evaluation
+    from c2s_rl.evaluation.result import read_evaluation
     from c2s_rl.evaluation.table import result_table
 
-    text = (run.folder / EVALUATION).read_text(encoding="utf-8")
     console = Console()
-    evaluation = Evaluation.model_validate_json(text)
+    evaluation = read_evaluation(run.folder / EVALUATION)
     console.print(result_table(evaluation, width=console.width))
     console.print(f"report: {run.folder / REPORT}", soft_wrap=True)
 
@@ -286,8 +304,10 @@ def start_policy(run: RunConfig) -> Path:
 
 def evaluated_policies(run: RunConfig) -> Mapping[str, Path]:
     """Policies by the name of their column."""
-    folders = (start_policy(run), run.folder / ALIGN / "policy")
-    return dict(zip(run.policy_names, folders, strict=False))
+    align = run.folder / ALIGN
+    is_best = run.evaluate is not None and run.evaluate.candidate_checkpoint is Checkpoint.BEST
+    aligned = align / BEST / "policy" if is_best else align / "policy"
+    return dict(zip(run.policy_names, (start_policy(run), aligned), strict=False))
 
 
 def describe(run: RunConfig, prompt_set: PromptSet) -> str:
@@ -301,11 +321,12 @@ def describe(run: RunConfig, prompt_set: PromptSet) -> str:
             f"GRPO for {config.num_steps} steps of {config.prompts_per_step} prompts x "
             f"{config.sampling.group_size} answers ({config.task.value}) on {rewards}"
         )
+        parts += describe_choice(run, run.folder / ALIGN / BEST)
     return "; ".join(parts)
 
 
 def _align_cpus(run: RunConfig) -> float:
-    pools = (run.rollout, run.learner, run.reward_workers)
+    pools = (run.rollout, run.learner, *run.reward_pools)
     return sum(pool.num_workers * pool.num_cpus for pool in pools)
 
 
@@ -315,7 +336,7 @@ STAGES: dict[str, Stage] = {
     "base_model": Stage(("base_model",), ("corpus",), BASE, _base_model),
     "sft": Stage(("sft",), ("corpus", "base_model"), SFT, _sft),
     "align": Stage(
-        ("align", "rewards", "rollout", "learner"),
+        ("align", "rewards", "composite", "rollout", "learner"),
         ("corpus", "base_model", "sft"),
         ALIGN,
         _align,

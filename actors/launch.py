@@ -14,23 +14,24 @@ from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.engine_env import common_env, learner_env, num_cores, rollout_env
+from actors.engine_env import learner_env, num_cores, rollout_env
 from actors.engine_weights import EngineSync, engine_sync
 from actors.groups import LearnerGroup
 from actors.learner import DeepSpeedLearnerRank
 from actors.learner_config import LearnerConfig
 from actors.placement import PlacementConfig, Seat, plan_seating, reserve, shares_gpus
-from actors.reward import CompositeRewardWorker, RewardPoolConfig
-from actors.reward_pool import RewardPool
+from actors.reward_pools import RewardStart, reward_pools
 from actors.rollout import RolloutConfig, VLLMRolloutWorker
 from actors.rollout_pool import RolloutPool
 from actors.sync_config import SyncConfig, choose_backend
 from actors.weight_publish import SyncTarget
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.errors import ConfigError
+from c2s_rl.evaluation.material import RewardMaterial
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.pipeline.align import AlignConfig, AlignWorkers
-from rewards.composite import RewardSpec, is_per_condition
+from rewards.composite import CompositeConfig, RewardSpec
+from rewards.pool_config import RewardPoolConfig
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class AlignSections:
 
     align: AlignConfig
     rewards: tuple[RewardSpec, ...]
+    composite: CompositeConfig
     rollout: RolloutConfig
     learner: LearnerConfig
     reward_workers: RewardPoolConfig
@@ -79,7 +81,12 @@ class AlignSections:
 
 @contextmanager
 def align_workers(
-    policy: Path, vocabulary: Vocabulary, sections: AlignSections, *, output: Path
+    policy: Path,
+    vocabulary: Vocabulary,
+    sections: AlignSections,
+    *,
+    material: RewardMaterial,
+    output: Path,
 ) -> Iterator[AlignWorkers]:
     """Start all actors of an alignment, side by side, and end them when the block does.
 
@@ -87,6 +94,7 @@ def align_workers(
         policy: Folder of the policy that is aligned.
         vocabulary: Gene symbols of the prompts.
         sections: How many workers of which kind, and where.
+        material: Real cells for the rewards.
         output: The run's folder.
 
     Raises:
@@ -98,7 +106,7 @@ def align_workers(
     sync = _engine_sync(sections)
     with (
         reserve(seating, is_one_node=sync.is_local, deadline_s=placement.deadline_s) as room,
-        _reward_pool(vocabulary, sections) as reward_pool,
+        reward_pools(_reward_start(vocabulary, material, sections)) as rewards,
         ExitStack() as stack,
     ):
         engines = [
@@ -126,8 +134,8 @@ def align_workers(
         )
         _wait_for_start(rollout_pool, learner, sync)
         learner.connect(target)
-        reward_pool.ready()
-        yield AlignWorkers(rollout_pool, reward_pool, learner)
+        rewards.ready()
+        yield AlignWorkers(rollout_pool, rewards, learner)
 
 
 def _wait_for_start(rollout: RolloutPool, learner: LearnerGroup, sync: EngineSync) -> None:
@@ -140,18 +148,12 @@ def _wait_for_start(rollout: RolloutPool, learner: LearnerGroup, sync: EngineSyn
         )
 
 
-@contextmanager
-def _reward_pool(vocabulary: Vocabulary, sections: AlignSections) -> Iterator[RewardPool]:
-    pool = RewardPool(
-        lambda: start_reward(sections.rewards, vocabulary, sections.reward_workers),
-        sections.reward_workers,
-        is_per_condition=is_per_condition(sections.rewards),
+def _reward_start(
+    vocabulary: Vocabulary, material: RewardMaterial, sections: AlignSections
+) -> RewardStart:
+    return RewardStart(
+        sections.rewards, vocabulary, material, sections.reward_workers, sections.composite
     )
-    try:
-        yield pool
-    finally:
-        pool.close()
-        _end(pool.workers)
 
 
 def _engine_sync(sections: AlignSections) -> EngineSync:
@@ -231,18 +233,6 @@ def _start_rank(
     return remote.remote(
         policy.absolute(), vocabulary, config=config, loss=align.loss, sampling=align.sampling
     )
-
-
-def start_reward(
-    specs: Sequence[RewardSpec], vocabulary: Vocabulary, config: RewardPoolConfig
-) -> ActorHandle:
-    """Start one reward worker; it loads its plug-ins in its own process."""
-    remote = ray.remote(CompositeRewardWorker).options(
-        num_cpus=config.num_cpus,
-        num_gpus=config.num_gpus,
-        runtime_env={"env_vars": common_env(1)},
-    )
-    return remote.remote(tuple(specs), vocabulary)
 
 
 def _end(actors: Sequence[ActorHandle]) -> None:

@@ -257,6 +257,10 @@ class DeepSpeedLearnerRank:
         if self._device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state()
         torch.save(states, folder / f"rng-rank{self._place.rank}.pt")
+        self.save_policy(folder)
+
+    def save_policy(self, folder: Path) -> None:
+        """Write only the policy (Hugging Face form), and its adapter where there is one."""
         self._policy.save(folder, rank=self._place.rank)
 
     def load(self, folder: Path) -> None:

@@ -1,25 +1,56 @@
-"""Several reward actors behind the role `RewardWorker`, retrying what fails."""
+"""The workers of one reward: a queue of groups, and a thread a worker that feeds it from there.
 
-import logging
-import queue
+Groups that wait are scored in one call, up to `max_groups`, unless the reward compares the groups
+of a condition: those come as one job and stay one.
+"""
+
+import pickle
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayError
 
 from actors.calls import wait_all
-from actors.reward import RewardPoolConfig
-from c2s_rl.errors import DeadlineError, RewardError, StageError
-from c2s_rl.types import Group, ScoredGroup
+from actors.reward import HostAnswer
+from actors.reward_figures import RewardFigures
+from c2s_rl.errors import DeadlineError, StageError
+from c2s_rl.types import Group
+from rewards.base import CheckedResult, FailureKind, RewardFailure
+from rewards.checking import split_result
+from rewards.pool_config import RewardPoolConfig
 
-logger = logging.getLogger(__name__)
+# For what a worker does beside waiting for its plug-in: sending, ending processes.
+GRACE_S = 60.0
+# A worker that is lost (its node, its memory) is replaced and called again so often.
+MAX_LOST = 2
+CLOSE_S = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """Groups that stay together."""
+
+    groups: tuple[bytes, ...]
+    """Pickled once for all tries; a worker hands them on as they are."""
+    sizes: tuple[int, ...]
+    """Completions of each."""
+    result: "Future[CheckedResult]" = field(default_factory=Future)
+    queued_at: float = field(default_factory=time.monotonic)
 
 
 class RewardPool:
-    """Fills `RewardWorker` with one or more reward actors; a call is worked on by one of them."""
+    """One reward's workers."""
 
     def __init__(
         self,
+        name: str,
         start_worker: Callable[[], ActorHandle],
         config: RewardPoolConfig,
         *,
@@ -28,82 +59,133 @@ class RewardPool:
         """Start the actors.
 
         Args:
-            start_worker: Starts one; called again for each that dies or hangs.
-            config: How many, and how often a failure is tried again.
-            is_per_condition: A reward of the run compares the groups of a condition.
+            name: Of the reward.
+            start_worker: Starts a `RewardHost`; called again for each that is lost.
+            config: How many, and what they may take.
+            is_per_condition: The reward compares the groups of a condition.
         """
+        self.name = name
+        self.is_per_condition = is_per_condition
+        self.figures = RewardFigures(name)
         self._start_worker = start_worker
         self._config = config
-        self._is_per_condition = is_per_condition
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
         self._is_closed = False
         self.workers = [start_worker() for _ in range(config.num_workers)]
-        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for worker in range(config.num_workers):
-            self._free.put(worker)
+        self._threads = [
+            threading.Thread(target=self._serve, args=(w,), name=f"reward-{name}-{w}", daemon=True)
+            for w in range(config.num_workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
-    def num_workers(self) -> int:
-        """Calls of `score` that are worked on at once."""
-        return self._config.num_workers
-
-    @property
-    def is_per_condition(self) -> bool:
-        """All groups of a step that share a condition have to be in one call."""
-        return self._is_per_condition
+    def max_waiting(self) -> int:
+        """Groups that keep every worker busy with full calls, one under way and one waiting."""
+        return 2 * self._config.num_workers * self._config.max_groups
 
     def ready(self) -> None:
-        """Wait until every plug-in is loaded."""
+        """Wait until every worker has loaded the plug-in.
+
+        Raises:
+            ConfigError: If it cannot be built.
+        """
         self._wait_ready(range(len(self.workers)))
 
-    def close(self) -> None:
-        """Replace no worker from now on: they are about to be ended."""
-        self._is_closed = True
+    def submit(self, groups: Sequence[Group]) -> "Future[CheckedResult]":
+        """Have groups scored that stay together; the result is theirs, in order.
 
-    def score(self, groups: Sequence[Group]) -> list[ScoredGroup | None]:
-        """Score every group, in order; None marks a group whose reward failed after retries.
-
-        Groups that failed together are tried again one by one, unless the reward has to see them
-        together.
+        The future always ends: with a result, or with what stopped the workers.
         """
-        # the caller has no more threads than there are workers, so this does not wait for long
-        worker = self._free.get(timeout=self._config.deadline_s)
-        try:
-            return self._score(worker, list(groups), self._config.max_retries)
-        finally:
-            self._free.put(worker)
+        blobs = tuple(pickle.dumps(group, pickle.HIGHEST_PROTOCOL) for group in groups)
+        job = _Job(blobs, tuple(len(group.completions_G) for group in groups))
+        with self._changed:
+            if self._is_closed:
+                raise StageError(f"reward {self.name!r} must be open to score, got a closed pool")
+            self._jobs.append(job)
+            self._changed.notify()
+        return job.result
 
-    def _score(
-        self, worker: int, groups: list[Group], num_retries: int
-    ) -> list[ScoredGroup | None]:
-        try:
-            (scored,) = self._wait(worker, groups)
-        except (RewardError, DeadlineError, StageError) as error:
-            logger.warning("%s; %d further tries", error, num_retries)
-        else:
-            return [*scored]
-        if not num_retries:
-            return [None] * len(groups)
-        parts = [groups] if self._is_per_condition else [[group] for group in groups]
-        return [s for part in parts for s in self._score(worker, part, num_retries - 1)]
+    def close(self) -> None:
+        """End the workers and their plug-ins' processes; what is under way fails."""
+        with self._changed:
+            self._is_closed = True
+            waiting = list(self._jobs)
+            self._jobs.clear()
+            self._changed.notify_all()
+        for job in waiting:
+            job.result.set_exception(StageError(f"reward {self.name!r} was closed"))
+        with suppress(RayError, TimeoutError):
+            ray.get([worker.close.remote() for worker in self.workers], timeout=CLOSE_S)
+        for worker in self.workers:
+            ray.kill(worker)
 
-    def _wait(self, worker: int, groups: list[Group]) -> list[list[ScoredGroup]]:
-        """Make one call; a worker that hangs or died is replaced before the error goes on."""
-        try:
-            call = self.workers[worker].score.remote(groups)
-            return wait_all(
-                [call], deadline_s=self._config.deadline_s, peer=f"reward worker {worker}"
-            )
-        except (DeadlineError, StageError):
-            if not self._is_closed:
-                ray.kill(self.workers[worker])
-                self.workers[worker] = self._start_worker()
-                # loading its plug-ins must not count against the next call
-                self._wait_ready([worker])
-            raise
+    def _serve(self, worker: int) -> None:
+        while jobs := self._next_jobs():
+            try:
+                waits_s = [time.monotonic() - job.queued_at for job in jobs]
+                answer = self._score(worker, jobs)
+                self.figures.note(answer, waits_s)
+                parts = split_result(answer.result, [sum(job.sizes) for job in jobs])
+            except BaseException as error:  # noqa: BLE001 raised again where results are waited for
+                for job in jobs:
+                    job.result.set_exception(error)
+            else:
+                for job, part in zip(jobs, parts, strict=True):
+                    job.result.set_result(part)
+
+    def _next_jobs(self) -> list[_Job]:
+        """Wait for a job and take those with it that fit in one call; none once closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._is_closed)
+            jobs = [self._jobs.popleft()] if self._jobs else []
+            num_groups = sum(len(job.groups) for job in jobs)
+            while self._jobs and not self.is_per_condition:
+                num_groups += len(self._jobs[0].groups)
+                if num_groups > self._config.max_groups:
+                    break
+                jobs.append(self._jobs.popleft())
+        return jobs
+
+    def _score(self, worker: int, jobs: Sequence[_Job]) -> HostAnswer:
+        """Call a worker; one that is lost is replaced."""
+        blobs = tuple(blob for job in jobs for blob in job.groups)
+        sizes = tuple(size for job in jobs for size in job.sizes)
+        began = time.monotonic()
+        for number in range(MAX_LOST):
+            try:
+                return self._wait(worker, blobs, sizes)
+            except (DeadlineError, StageError) as error:
+                if self._is_closed:
+                    raise
+                self._replace(worker)
+                failure = RewardFailure(FailureKind.CRASHED, f"{error} ({number + 1} times)")
+        num = sum(sizes)
+        result = CheckedResult((None,) * num, {}, dict.fromkeys(range(num), failure))
+        return HostAnswer(result, time.monotonic() - began, MAX_LOST)
+
+    def _wait(self, worker: int, blobs: tuple[bytes, ...], sizes: tuple[int, ...]) -> HostAnswer:
+        config = self._config
+        (answer,) = wait_all(
+            [self.workers[worker].score.remote(blobs, sizes)],
+            # new processes are waited for beside the deadline, the last of them to its own end
+            deadline_s=config.deadline_s + 2 * config.start_deadline_s + GRACE_S,
+            peer=self._peer([worker]),
+        )
+        return answer
+
+    def _replace(self, worker: int) -> None:
+        ray.kill(self.workers[worker])
+        self.workers[worker] = self._start_worker()
+        self._wait_ready([worker])
 
     def _wait_ready(self, workers: Sequence[int]) -> None:
         wait_all(
             [self.workers[worker].ready.remote() for worker in workers],
-            deadline_s=self._config.start_deadline_s,
-            peer=f"reward workers {list(workers)} (start)",
+            deadline_s=self._config.start_deadline_s + GRACE_S,
+            peer=f"{self._peer(workers)} (start)",
         )
+
+    def _peer(self, workers: Sequence[int]) -> str:
+        return f"worker {', '.join(map(str, workers))} of reward {self.name!r}"

@@ -31,6 +31,7 @@ from c2s_rl.types import Completion, Group
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
+    from vllm.inputs import TokensPrompt
     from vllm.logprobs import FlatLogprobs
 
 logger = logging.getLogger(__name__)
@@ -144,10 +145,13 @@ class VLLMRolloutWorker(WeightReceiver):
         prompt_ids = [self._encode(request) for request in requests]
         for request, ids in zip(requests, prompt_ids, strict=True):
             key = str(next(self._keys))
+            prompt: TokensPrompt = {"prompt_token_ids": list(ids)}
+            if request.cache_scope:
+                prompt["cache_salt"] = request.cache_scope
             self._llm.llm_engine.add_request(
                 key,
-                {"prompt_token_ids": list(ids)},
-                self._params(request.seed),
+                prompt,
+                self._params(request),
                 lora_request=self.adapter,
             )
             self._under_way[key] = (request, ids)
@@ -200,15 +204,15 @@ class VLLMRolloutWorker(WeightReceiver):
             )
         return ids
 
-    def _params(self, seed: int) -> "SamplingParams":
+    def _params(self, request: RolloutRequest) -> "SamplingParams":
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         return SamplingParams(
-            n=self._sampling.group_size,
+            n=request.num_samples or self._sampling.group_size,
             temperature=self._sampling.temperature,
             max_tokens=self._sampling.max_tokens,
-            seed=seed,
+            seed=request.seed,
             output_kind=RequestOutputKind.FINAL_ONLY,
             logprobs=0,  # 0 alternatives: the sampled token's own log-probability only
             # One list a sample instead of objects a token, and the text decoded once at the end:

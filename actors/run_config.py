@@ -12,20 +12,28 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from actors.learner_config import LearnerConfig
 from actors.placement import PlacementConfig, check_sharing, shares_gpus
-from actors.reward import RewardPoolConfig
 from actors.rollout import RolloutConfig
 from actors.session import RayConfig
 from actors.sync_config import SyncConfig, choose_backend
 from c2s_rl.config import FrozenConfig, apply_overrides, load_yaml, validate
 from c2s_rl.errors import ConfigError
+from c2s_rl.evaluation.learning_curve import REWARD, REWARD_PREFIX, Checkpoint, is_directed
+from c2s_rl.evaluation.metrics import Metric
 from c2s_rl.pipeline.align import AlignConfig
 from c2s_rl.pipeline.base_model import BaseModelConfig
 from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.corpus import CorpusConfig
 from c2s_rl.pipeline.evaluate import EvaluateConfig
 from c2s_rl.pipeline.sft import SftConfig
-from rewards import load_reward
-from rewards.composite import RewardSpec, is_per_condition
+from c2s_rl.types import Task
+from rewards.composite import (
+    Combiner,
+    CompositeConfig,
+    RewardSpec,
+    build_reward,
+    is_per_condition,
+)
+from rewards.pool_config import RewardPoolConfig
 
 # Sections with a seed of their own; the run's seed is theirs unless they name one.
 SEEDED = ("convert", "corpus", "base_model", "sft", "evaluate")
@@ -43,10 +51,14 @@ class RunConfig(FrozenConfig):
     sft: SftConfig | None = Field(None, description="Supervised fine-tuning")
     align: AlignConfig | None = Field(None, description="GRPO")
     rewards: tuple[RewardSpec, ...] = Field((), description="What GRPO optimises")
+    composite: CompositeConfig = Field(
+        default_factory=CompositeConfig, description="How several rewards become one"
+    )
     rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="vLLM workers")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="DeepSpeed ranks")
     reward_workers: RewardPoolConfig = Field(
-        default_factory=RewardPoolConfig, description="Reward workers"
+        default_factory=RewardPoolConfig,
+        description="Workers of each reward that names none of its own",
     )
     sync: SyncConfig = Field(
         default_factory=SyncConfig, description="Weights from learner to rollout workers"
@@ -76,6 +88,12 @@ class RunConfig(FrozenConfig):
             raise ValueError(
                 f"align.task must be one of corpus.tasks {[str(t) for t in self.corpus.tasks]}, "
                 f"got {str(self.align.task)!r}"
+            )
+        calibrated = [spec.key for spec in self.rewards if spec.calibrate is not None]
+        if calibrated and self.align.task is not Task.PERTURBATION_RESPONSE:
+            raise ValueError(
+                "calibrate needs prompts with a control cell (align.task perturbation_response), "
+                f"got {str(self.align.task)!r} with {', '.join(calibrated)}"
             )
         if self.rollout.dtype != self.learner.dtype:
             raise ValueError(
@@ -118,10 +136,33 @@ class RunConfig(FrozenConfig):
                 raise ValueError(f"evaluate.{key} must be one of {list(names)}, got {name!r}")
         return self
 
+    @model_validator(mode="after")
+    def _chooses_by_what_it_has(self) -> "RunConfig":
+        watched = self.align.evaluation if self.align else None
+        wants_best = self.evaluate and self.evaluate.candidate_checkpoint is Checkpoint.BEST
+        if wants_best and watched is None:
+            raise ValueError(
+                "evaluate.candidate_checkpoint must be last without align.evaluation, which "
+                "chooses the best, got best"
+            )
+        metrics = [metric.value for metric in Metric if is_directed(metric.value)]
+        rewards = [REWARD, *(f"{REWARD_PREFIX}{spec.key}" for spec in self.rewards)]
+        if watched is not None and watched.metric not in metrics + rewards:
+            raise ValueError(
+                f"align.evaluation.metric must be one of {', '.join(metrics + rewards)}, "
+                f"got {watched.metric!r}"
+            )
+        return self
+
     @property
     def policy_names(self) -> tuple[str, ...]:
         """Policies that are evaluated: what alignment starts from and, if there is one, its end."""
         return ("SFT" if self.sft else "Base", *(["GRPO"] if self.align else []))
+
+    @property
+    def reward_pools(self) -> tuple[RewardPoolConfig, ...]:
+        """Workers of each reward."""
+        return tuple(spec.workers or self.reward_workers for spec in self.rewards)
 
     @property
     def folder(self) -> Path:
@@ -137,10 +178,12 @@ def load_run(path: Path, overrides: Sequence[str]) -> RunConfig:
         ConfigError: If a key is unknown, a value breaks a rule, or a reward cannot be built.
     """
     data = apply_overrides(load_yaml(path), overrides)
-    run = validate(RunConfig, _with_seed(data), str(path))
+    run = validate(RunConfig, _with_program(_with_seed(data)), str(path))
+    if run.rewards:
+        Combiner(run.rewards, run.composite)
     for spec in run.rewards:
         try:
-            load_reward(spec.name, spec.options)
+            build_reward(spec)
         except ConfigError as error:
             raise ConfigError(f"{error} at 'rewards' in {path}") from error
     return run
@@ -154,3 +197,15 @@ def _with_seed(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
         if isinstance(section, dict):
             result[name] = {"seed": seed} | section
     return result
+
+
+def _with_program(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Let evaluation during training measure what the final one does, where it names nothing."""
+    align, final = data.get("align"), data.get("evaluate")
+    if not isinstance(align, dict) or not isinstance(final, dict):
+        return data
+    during = align.get("evaluation")
+    if not isinstance(during, dict):
+        return data
+    same = {key: final[key] for key in ("program", "variant") if key in final}
+    return data | {"align": align | {"evaluation": same | during}}

@@ -45,7 +45,8 @@ def estimate_size(run: RunConfig) -> RunSize | None:
     size_gib = num_parameters / GIB
     memory = shared = 0.0
     if run.align is not None:
-        workers = run.rollout.num_workers + run.learner.num_workers + run.reward_workers.num_workers
+        pools = (run.rollout, run.learner, *run.reward_pools)
+        workers = sum(pool.num_workers for pool in pools)
         memory = PROCESS_GIB * (1 + workers)
         if run.learner.num_gpus == 0:
             memory += LEARNER_BYTES * size_gib

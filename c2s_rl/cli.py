@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from c2s_rl.cli_rewards import rewards_app
 from c2s_rl.errors import C2SError
 
 EXIT_USER_ERROR = 2
@@ -86,8 +87,31 @@ def _add_stage(name: str, help_text: str) -> None:
         run_stage(load_run(config, overrides), name.replace("-", "_"), overwrite=overwrite)
 
 
+app.add_typer(rewards_app, name="rewards")
+
 for _name, _help in STAGES.items():
-    _add_stage(_name, _help)
+    if _name != "evaluate":
+        _add_stage(_name, _help)
+
+
+@app.command("evaluate", help=STAGES["evaluate"])
+def evaluate_command(
+    *,
+    config: ConfigOption,
+    overrides: SetOption,
+    overwrite: OverwriteOption = False,
+    export: Annotated[
+        bool,
+        typer.Option(
+            "--export", help="Also write cells as .h5ad for cell-eval (evaluate.export=true)."
+        ),
+    ] = False,
+) -> None:
+    """Evaluate; the help text is the stage's."""
+    from actors.jobs import load_run, run_stage
+
+    asked = ["evaluate.export=true"] if export else []
+    run_stage(load_run(config, [*overrides, *asked]), "evaluate", overwrite=overwrite)
 
 
 @app.command("run")
@@ -131,6 +155,41 @@ def plan_command(
     from actors.plan_job import show_plan
 
     show_plan(load_run(config, overrides), cluster, assume, json_file)
+
+
+@app.command("compare")
+def compare_command(
+    *,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folders of evaluated runs.", show_default=False),
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="FILE.html", help="Where the page with the picture goes.")
+    ] = Path("comparison.html"),
+    metric: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            default_factory=list,
+            help="Metric to show, as evaluation.json names it; default: all. May be repeated.",
+            show_default=False,
+        ),
+    ],
+) -> None:
+    """What GRPO gained in any number of runs: a table here, a picture and tables as a page."""
+    from rich.console import Console
+
+    from c2s_rl.evaluation.compare import compare_runs
+    from c2s_rl.evaluation.compare_page import render_comparison
+    from c2s_rl.evaluation.compare_table import compare_table
+
+    comparison = compare_runs(runs, metric)
+    console = Console()
+    console.print(compare_table(comparison))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(render_comparison(comparison), encoding="utf-8")
+    console.print(f"page: {output}", soft_wrap=True)
 
 
 @app.command("doctor")

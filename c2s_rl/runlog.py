@@ -79,6 +79,10 @@ class RunLog:
         finite = {name: x if math.isfinite(x) else None for name, x in figures.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
+        self.mirror(step, figures)
+
+    def mirror(self, step: int, figures: Mapping[str, float]) -> None:
+        """Show figures in TensorBoard only; they have a file of their own."""
         if self._writer is not None:
             for name, value in figures.items():
                 self._writer.add_scalar(name, value, step)

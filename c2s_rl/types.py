@@ -68,6 +68,8 @@ class PromptRecord:
     """[K] all expressed genes of the target (cell or pseudobulk), highest first; empty for text."""
     context_genes_K: IntArray
     """[K] all expressed genes of the control cell, highest first; empty when there is none."""
+    tier: str = ""
+    """How far a held-out prompt's condition is from training; '' on the training side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,11 +103,11 @@ class ScoredGroup:
 
     group: Group
     rewards_G: tuple[float | None, ...]
-    """[G] weighted total; None where every reward abstained."""
+    """[G] weighted total; None where every reward abstained or one failed."""
     components: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     """Reward name to [G] unweighted scores."""
     diagnostics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """'<reward>/<name>' to [G] figures that explain a score; never trained on."""
     failures: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
-    """Reward name to [G] what went wrong; None where it did not. Rewards that never failed here
-    are absent. A completion that one reward failed on has no total."""
+    """Reward name to [G] what went wrong, '<kind>: <message>'; None where it did not. Rewards that
+    never failed here are absent. A completion that a weighted reward failed on has no total."""

@@ -1,19 +1,16 @@
 """What a reward is: a class with a `scope`, `Options` and one method, `score`.
 
+Left out: checking what a plug-in gives back (`checking.py`), where it runs (`actors/reward*.py`).
 Shape suffixes: G completions of one prompt, B = all completions of a batch, group after group.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Protocol
 
-import numpy as np
-
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import FrozenConfig
-from c2s_rl.errors import RewardError
 from c2s_rl.evaluation.material import RewardMaterial
 from c2s_rl.types import Group, ParsedCell, PromptRecord
 
@@ -22,9 +19,13 @@ class RewardScope(StrEnum):
     """How much of a step one call must see."""
 
     GROUP = "group"
-    """Whole groups; the score of a completion depends on its own group at most."""
+    """Whole groups; the score of a completion depends on its own group at most: to the last bit it
+    is the same whichever other groups are in the call. Where padding or a batched kernel makes it
+    differ, `workers.max_groups: 1` gives every group a call of its own. After a failure a group may
+    be cut down to one completion, which then has no siblings to be compared with."""
     CONDITION = "condition"
-    """All groups of the step that share a condition."""
+    """All groups of the step that share a condition; after a failure without the completions that
+    caused it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class RewardResult:
     scores: tuple[float | None, ...]
     """[B] one finite score per completion in the order of `samples()`; None abstains."""
     diagnostics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Name to [B] figures that explain the scores; logged, never trained on."""
+    """Name to [B] figures that explain the scores, nan where there is none; logged, never trained
+    on."""
 
 
 class FailureKind(StrEnum):
@@ -98,6 +100,10 @@ class RewardFailure:
     message: str
     """Rule, value and place, in one line."""
 
+    def __str__(self) -> str:
+        """Kind and message, as `ScoredGroup.failures` holds them."""
+        return f"{self.kind}: {self.message}"
+
 
 @dataclass(frozen=True)
 class CheckedResult:
@@ -112,7 +118,7 @@ class CheckedResult:
 
 
 class Reward(Protocol):
-    """A reward, ready to score."""
+    """A reward, ready to score. `score` may be `async def`; then it is awaited."""
 
     scope: ClassVar[RewardScope]
 
@@ -127,33 +133,3 @@ class RewardPlugin(Reward, Protocol):
 
     def __init__(self, options: FrozenConfig) -> None:
         """Take the validated options; files are read and models loaded here, not in `score`."""
-
-
-def score_checked(reward: Reward, batch: RewardBatch, name: str) -> RewardResult:
-    """Call a plug-in and check what it gives back, so that a failure never becomes a number.
-
-    Raises:
-        RewardError: If the plug-in raises, or a score is not a finite number, or the scores or a
-            diagnostic are not one per completion; names the reward and the prompts.
-    """
-    place = f"reward {name!r} on prompts {[g.record.prompt_id for g in batch.groups]}"
-    try:
-        result = reward.score(batch)
-    except Exception as error:
-        raise RewardError(
-            f"a reward must not raise, got {type(error).__name__}: {error} in {place}"
-        ) from error
-    if not isinstance(result, RewardResult):
-        raise RewardError(f"a reward must return a RewardResult, got {result!r} from {place}")
-    for what, values in {"scores": result.scores, **result.diagnostics}.items():
-        if len(values) != len(batch):
-            raise RewardError(
-                f"a reward must give one value per completion, got {len(values)} {what} "
-                f"for {len(batch)} from {place}"
-            )
-        for value in values:
-            if what == "scores" and value is None:
-                continue
-            if not isinstance(value, float | int | np.floating) or not math.isfinite(value):
-                raise RewardError(f"a reward must give finite numbers, got {value!r} from {place}")
-    return result

@@ -13,6 +13,7 @@ from c2s_rl.errors import ConfigError, DataError
 from c2s_rl.evaluation.rank import ProgramTaus, TauVariant, programs_tau
 from c2s_rl.types import Group, IntArray
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 
 class TauForm(StrEnum):
@@ -48,7 +49,9 @@ class KendallOptions(FrozenConfig):
     """Which genes are compared, and how."""
 
     program: str | None = Field(
-        None, description="Shipped gene program, 'file.gmt:SET_NAME', or 'genes.txt'"
+        None,
+        description="Shipped gene program, 'file.gmt:SET_NAME', or 'genes.txt'",
+        examples=["hallmark_interferon_alpha_response"],
     )
     programs: tuple[str, ...] = Field((), description="Several of them, instead of program")
     several: SeveralPrograms = Field(
@@ -106,6 +109,13 @@ class KendallReward:
     Source: C2S-Scale section 4.5.2.
     """
 
+    info = RewardInfo(
+        meaning="The program's genes stand in the target's order",
+        low=-1.0,
+        high=1.0,
+        baseline="order of chance 0; the copied control well above it (0.8 on L1000), so see delta",
+        source="C2S-Scale section 4.5.2",
+    )
     scope = RewardScope.GROUP
     Options = KendallOptions
 

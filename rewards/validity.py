@@ -4,12 +4,13 @@ from pydantic import Field
 
 from c2s_rl.config import FrozenConfig
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 
 class ValidityOptions(FrozenConfig):
     """What a full answer is."""
 
-    num_genes: int = Field(ge=1, description="Genes that an answer should hold")
+    num_genes: int = Field(ge=1, description="Genes that an answer should hold", examples=[100])
 
 
 class ValidityReward:
@@ -19,6 +20,13 @@ class ValidityReward:
     repeat and a missing gene each cost the same.
     """
 
+    info = RewardInfo(
+        meaning="Known genes, each written once, and enough of them",
+        low=0.0,
+        high=1.0,
+        baseline="any real sentence of full length 1, an empty answer 0",
+        source="this project",
+    )
     scope = RewardScope.GROUP
     Options = ValidityOptions
 

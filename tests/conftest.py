@@ -12,6 +12,9 @@ settings.load_profile("c2s-rl")
 
 PROJECT = Path(__file__).resolve().parent.parent
 
+# A package of its own: tests/rewards/test_plugin_package.py installs it and runs its test.
+collect_ignore = ["plugin_template"]
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:

@@ -27,7 +27,8 @@ class FakeRollout:
     What is being sampled keeps the version it was started under, as the oldest of its tokens.
     """
 
-    def __init__(self, *, wrong_by=0.0, is_backwards=False):
+    def __init__(self, *, wrong_by=0.0, is_backwards=False, group_size=2):
+        self._group_size = group_size
         self.version = None
         self.seen = []
         self.collected = []
@@ -59,7 +60,7 @@ class FakeRollout:
         completions = tuple(
             Completion("A", tuple(rng.integers(0, 9, 3).tolist()), (logprob,) * 3, self.version,
                        is_truncated=False)
-            for _ in range(2)
+            for _ in range(request.num_samples or self._group_size)
         )  # fmt: skip
         cells = tuple(
             ParsedCell(np.array([0], dtype=np.int32), 2, 1, (), is_truncated=False)
@@ -69,21 +70,32 @@ class FakeRollout:
 
 
 class FakeReward:
-    """Sums the tokens; the prompts named `broken` fail."""
+    """Sums the tokens; fails on prompts named `broken` and on first answers to `half_broken`."""
 
-    def __init__(self, broken=(), *, is_per_condition=False):
+    def __init__(self, broken=(), half_broken=(), *, is_per_condition=False):
         self._broken = broken
-        self.num_workers = 2
+        self._half_broken = half_broken
+        self.max_calls = 2
         self.is_per_condition = is_per_condition
         self.calls = []
 
     def score(self, groups):
         self.calls.append([group.record.prompt_id for group in groups])
-        return [None if g.record.prompt_id in self._broken else self._scored(g) for g in groups]
+        return [self._scored(group) for group in groups]
+
+    def figures(self):
+        return {}
 
     def _scored(self, group):
-        rewards = tuple(float(sum(c.token_ids_T)) for c in group.completions_G)
-        return ScoredGroup(group, rewards, {"tokens": rewards}, {})
+        rewards = [float(sum(c.token_ids_T)) for c in group.completions_G]
+        failures = [None] * len(rewards)
+        name = group.record.prompt_id
+        num_failed = len(rewards) * (name in self._broken) or (name in self._half_broken)
+        for i in range(num_failed):
+            rewards[i] = None
+            failures[i] = f"raised: a reward must not raise, got one on {name}"
+        named = {"tokens": tuple(failures)} if num_failed else {}
+        return ScoredGroup(group, tuple(rewards), {"tokens": tuple(rewards)}, {}, named)
 
 
 class FakeLearner:
@@ -123,6 +135,9 @@ class FakeLearner:
         return self.finish()
 
     def save(self, folder):
+        self.save_policy(folder)
+
+    def save_policy(self, folder):
         (folder / "policy").mkdir()
         (folder / "policy" / "weight.json").write_text(json.dumps(self.weight))
 

@@ -32,7 +32,8 @@ def c2s_rl(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command() -> None:
     result = c2s_rl("--help")
     assert result.returncode == 0
-    assert [name for name in STAGES if f" {name} " not in result.stdout] == []
+    names = [*STAGES, "compare"]
+    assert [name for name in names if f" {name} " not in result.stdout] == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -79,6 +80,12 @@ class Ended:
     err: str
 
 
+def test_compare_takes_runs_a_page_and_metrics() -> None:
+    result = c2s_rl("compare", "--help")
+    assert result.returncode == 0
+    assert all(word in result.stdout for word in ("RUN", "--output", "--metric"))
+
+
 @pytest.fixture
 def end_of(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -103,6 +110,16 @@ def test_missing_config_file_is_one_line_and_exit_code_2(
     assert ended.err.splitlines() == [
         f"error: a config must be a file that exists, got {tmp_path / 'nothing.yaml'}"
     ]
+
+
+def test_comparing_a_run_without_result_is_one_line_and_writes_no_page(
+    end_of: Callable[..., Ended], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    ended = end_of("compare", tmp_path, "--output", page)
+    assert ended.code == 2
+    assert ended.err.startswith("error: a run to compare must hold evaluation.json, got none in ")
+    assert not page.exists()
 
 
 @pytest.mark.parametrize(

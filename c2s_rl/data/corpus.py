@@ -24,6 +24,7 @@ from c2s_rl.data.labels import LabelledCell, label_cells
 from c2s_rl.data.prompt_set import ConditionCount
 from c2s_rl.data.pseudobulk import rank_pseudobulks
 from c2s_rl.data.splits import check_leaks
+from c2s_rl.data.tiers import ConditionParts, name_tiers
 from c2s_rl.errors import DataError
 from c2s_rl.prompts.render import TemplateSet, render_target
 from c2s_rl.prompts.tasks import PromptFacts
@@ -94,7 +95,8 @@ def build_corpus(
         dropped.update(left_out)
     kept, dropped["over_limit"] = limit_drafts(drafts, config.limits, seed=config.seed)
     _require_sides(kept, config)
-    writer = _Writer(source, config, templates, labelled.cells)
+    tiers = _tiers(kept, labelled.tier_names)
+    writer = _Writer(source, config, templates, labelled.cells, tiers)
     records = tuple(writer.write(draft) for draft in kept)
     check_leaks(
         records,
@@ -106,7 +108,7 @@ def build_corpus(
             log.info("left out of the corpus: %d %s", num, reason)
     return Corpus(
         records=records,
-        counts=_count(kept, labelled.cells),
+        counts=_count(kept, labelled.cells, tiers),
         dropped=dict(sorted(dropped.items())),
         num_short_targets=sum(
             len(record.target.split()) < config.num_genes
@@ -125,7 +127,9 @@ class _Writer:
         config: CorpusConfig,
         templates: Mapping[Task, TemplateSet],
         cells: Sequence[LabelledCell],
+        tiers: Mapping[str, str],
     ) -> None:
+        self._tiers = tiers
         self._source = source
         self._config = config
         self._templates = templates
@@ -147,7 +151,7 @@ class _Writer:
             num_genes=self._config.num_genes,
             organism=self._source.organism,
             cell_type=draft.cell.cell_type,
-            perturbation=draft.cell.perturbation,
+            perturbation=draft.cell.treatment,
             cell_sentence=self._sentence(shown_genes),
         )
         prompt = self._templates[draft.task].render(
@@ -169,6 +173,7 @@ class _Writer:
             split=draft.cell.split,
             target_genes_K=target_genes,
             context_genes_K=shown_genes,
+            tier=_tier(draft.cell, self._tiers),
         )
 
     def _sentence(self, genes_K: IntArray) -> str:
@@ -191,7 +196,8 @@ def _require_sides(drafts: Sequence[Draft], config: CorpusConfig) -> None:
     Raises:
         DataError: Naming the task and the side.
     """
-    has_test = bool(config.split.holdout) or config.split.test_fraction > 0
+    rules = (*config.split.holdout, *config.split.tiers)
+    has_test = bool(rules) or config.split.test_fraction > 0
     sides = (Split.TRAIN, Split.TEST) if has_test else (Split.TRAIN,)
     present = {(draft.task, draft.cell.split) for draft in drafts}
     for task in config.tasks:
@@ -199,12 +205,26 @@ def _require_sides(drafts: Sequence[Draft], config: CorpusConfig) -> None:
             if (task, side) not in present:
                 raise DataError(
                     f"a task must have prompts on the {side} side, got none for {task} with "
-                    f"holdout {dict(config.split.holdout)} and test_fraction "
-                    f"{config.split.test_fraction}"
+                    f"holdout {dict(config.split.holdout)}, {len(config.split.tiers)} tiers and "
+                    f"test_fraction {config.split.test_fraction}"
                 )
 
 
-def _count(drafts: Sequence[Draft], cells: Sequence[LabelledCell]) -> tuple[ConditionCount, ...]:
+def _tiers(drafts: Sequence[Draft], own_names: Mapping[str, str]) -> dict[str, str]:
+    """Condition of a test prompt to its tier, seen from the training prompts."""
+    sides: dict[Split, set[ConditionParts]] = {split: set() for split in Split}
+    for draft in drafts:
+        sides[draft.cell.split].add(draft.cell.parts)
+    return name_tiers(sides[Split.TEST], sides[Split.TRAIN], own_names)
+
+
+def _tier(cell: LabelledCell, tiers: Mapping[str, str]) -> str:
+    return tiers[cell.condition] if cell.split is Split.TEST else ""
+
+
+def _count(
+    drafts: Sequence[Draft], cells: Sequence[LabelledCell], tiers: Mapping[str, str]
+) -> tuple[ConditionCount, ...]:
     num_cells = Counter((cell.split, cell.condition) for cell in cells)
     num_prompts = Counter((d.task, d.cell.split, d.cell.condition) for d in drafts)
     return tuple(
@@ -214,6 +234,7 @@ def _count(drafts: Sequence[Draft], cells: Sequence[LabelledCell]) -> tuple[Cond
             condition=condition,
             num_prompts=num,
             num_cells=num_cells[split, condition],
+            tier=tiers[condition] if split is Split.TEST else "",
         )
         for (task, split, condition), num in sorted(num_prompts.items())
     )

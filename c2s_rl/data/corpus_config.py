@@ -44,6 +44,9 @@ class CorpusConfig(FrozenConfig):
     control: str | None = Field(
         None, description="Value of condition_column that marks untreated cells."
     )
+    exposure_column: str | None = Field(
+        None, description="obs column that tells forms of a perturbation apart: dose, hours, course"
+    )
     donor_column: str | None = Field(
         None, description="obs column; a cell and its control then come from the same donor."
     )
@@ -67,9 +70,16 @@ class CorpusConfig(FrozenConfig):
     @property
     def obs_columns(self) -> tuple[str, ...]:
         """All obs columns that the corpus reads, each once."""
-        named = (self.cell_type_column, self.condition_column, self.donor_column)
-        split = (*self.split.holdout, self.split.group_column)
-        return tuple(dict.fromkeys(c for c in (*named, *split) if c is not None))
+        tiers = (column for tier in self.split.tiers for column in tier.where)
+        split = (*self.split.holdout, *tiers, self.split.group_column)
+        named = (*self.label_columns, self.donor_column, *split)
+        return tuple(dict.fromkeys(c for c in named if c is not None))
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """Columns that make a condition: cell type, perturbation and exposure."""
+        named = (self.cell_type_column, self.condition_column, self.exposure_column)
+        return tuple(column for column in named if column is not None)
 
     @model_validator(mode="after")
     def _check_tasks(self) -> Self:
@@ -89,18 +99,38 @@ class CorpusConfig(FrozenConfig):
                 "condition_column and control must be given together, "
                 f"got {self.condition_column!r} and {self.control!r}"
             )
-        if self.cell_type_column == self.condition_column:
+        if self.exposure_column is not None and self.condition_column is None:
             raise ValueError(
-                "cell_type_column and condition_column must differ, "
-                f"got {self.cell_type_column!r} twice"
+                f"exposure_column needs condition_column, got {self.exposure_column!r} alone"
+            )
+        labels = self.label_columns
+        twice = [column for column in labels if labels.count(column) > 1]
+        if twice:
+            raise ValueError(
+                "cell_type_column, condition_column and exposure_column must differ, "
+                f"got {twice[0]!r} twice"
             )
         return self
 
     @model_validator(mode="after")
+    def _check_tiers(self) -> Self:
+        for tier in self.split.tiers:
+            other = [column for column in tier.where if column not in self.label_columns]
+            if other:
+                raise ValueError(
+                    f"a tier must be made of {', '.join(self.label_columns)}, got {other[0]!r}; "
+                    "use split.holdout for donors and other columns"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_holdout(self) -> Self:
-        if self.condition_column is None or self.condition_column not in self.split.holdout:
+        column = self.condition_column
+        rules = (self.split.holdout, *(tier.where for tier in self.split.tiers))
+        held_out = [value for rule in rules for value in rule.get(column or "", ())]
+        if not held_out:
             return self
-        if self.control in self.split.holdout[self.condition_column]:
+        if self.control in held_out:
             raise ValueError(
                 f"held-out values of {self.condition_column} must be perturbations, "
                 f"got the control {self.control!r}"

@@ -5,13 +5,15 @@ Left out: what is made of the cells (`drafts.py`) and how the line is drawn (`sp
 Shape suffix: C cells.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from c2s_rl.data.cell_table import CellTable
+from c2s_rl.data.cell_table import CellTable, TextArray
 from c2s_rl.data.corpus_config import CorpusConfig
-from c2s_rl.data.splits import matches, require_value, split_cells
+from c2s_rl.data.splits import CellSplit, matches, matches_all, require_value, split_cells
+from c2s_rl.data.tiers import ConditionParts
 from c2s_rl.errors import DataError
 from c2s_rl.types import Split
 
@@ -34,11 +36,28 @@ class LabelledCell:
     """Its side."""
     is_control: bool
     """Untreated; True for all cells without a condition column."""
+    exposure: str = ""
+    """Value of the exposure column; '' without one, and for controls."""
 
     @property
     def condition(self) -> str:
-        """Name of the population it belongs to: 'CD14 Mono | IFN-beta', or the cell type alone."""
-        return f"{self.cell_type} | {self.perturbation}" if self.perturbation else self.cell_type
+        """Name of the population it belongs to: 'CD14 Mono | IFN-beta | acute'; '' parts left out.
+
+        A cell type alone where there are no perturbations.
+        """
+        return " | ".join(
+            part for part in (self.cell_type, self.perturbation, self.exposure) if part
+        )
+
+    @property
+    def treatment(self) -> str:
+        """What a prompt says that the cell is exposed to: 'IFN-beta', or 'IFN-beta, acute'."""
+        return f"{self.perturbation}, {self.exposure}" if self.exposure else self.perturbation
+
+    @property
+    def parts(self) -> ConditionParts:
+        """Its condition, taken apart."""
+        return ConditionParts(self.cell_type, self.perturbation, self.exposure, self.condition)
 
 
 @dataclass(frozen=True)
@@ -50,13 +69,16 @@ class LabelledCells:
     held_out_cells: frozenset[str]
     """Ids of cells with a held-out value."""
     held_out_conditions: frozenset[str]
-    """Conditions held out as a whole: by their cell type or perturbation, not by a donor."""
+    """Conditions held out as a whole: by cell type, perturbation or tier, not by a donor."""
+    tier_names: Mapping[str, str]
+    """Condition to the name of its tier, where the config gives one; the first that holds it."""
 
 
 def label_cells(table: CellTable, config: CorpusConfig) -> LabelledCells:
     """Read the labels of all cells and draw the held-out line through them.
 
-    Cells that lack a label (type, condition, donor or split group) are left out.
+    Cells that lack a label (type, condition, donor, split group; exposure, unless they are
+    controls) are left out.
 
     Args:
         table: Cells with the obs columns that `config` names.
@@ -68,6 +90,9 @@ def label_cells(table: CellTable, config: CorpusConfig) -> LabelledCells:
     named = (config.cell_type_column, config.condition_column, config.donor_column)
     needed = [c for c in (*named, config.split.group_column) if c is not None]
     has_all_C = np.logical_and.reduce([table.obs[column] != "" for column in needed])
+    if config.exposure_column is not None and config.condition_column is not None:
+        is_untreated_C = table.obs[config.condition_column] == config.control
+        has_all_C &= is_untreated_C | (table.obs[config.exposure_column] != "")
     rows = np.flatnonzero(has_all_C)
     if not len(rows):
         raise DataError(f"cells must have labels, got none with all of {needed}")
@@ -77,28 +102,50 @@ def label_cells(table: CellTable, config: CorpusConfig) -> LabelledCells:
         require_value(obs[config.condition_column], config.control, what)
     ids = [table.cell_ids[row] for row in rows]
     split = split_cells(ids, obs, config.split, seed=config.seed)
-    blank = np.full(len(rows), "")
-    perturbations = obs.get(config.condition_column or "", blank)
-    donors = obs.get(config.donor_column or "", blank)
-    cells = tuple(
-        LabelledCell(
-            row=int(rows[i]),
-            cell_id=ids[i],
-            cell_type=str(obs[config.cell_type_column][i]),
-            perturbation=str(perturbations[i]),
-            donor=str(donors[i]),
-            split=Split.TEST if split.is_test_C[i] else Split.TRAIN,
-            is_control=config.control is None or str(perturbations[i]) == config.control,
-        )
-        for i in range(len(rows))
-    )
-    labels = {config.cell_type_column, config.condition_column}
-    rules = {c: values for c, values in config.split.holdout.items() if c in labels}
+    cells = _label(rows.tolist(), ids, obs, config, split)
+    rules = {c: values for c, values in config.split.holdout.items() if c in config.label_columns}
     is_held_out_condition = matches(obs, rules)
+    tier_names: dict[str, str] = {}
+    for tier in config.split.tiers:
+        is_in_tier = matches_all(obs, tier.where)
+        is_held_out_condition |= is_in_tier
+        for i in np.flatnonzero(is_in_tier):
+            if tier.name is not None:
+                tier_names.setdefault(cells[i].condition, tier.name)
     return LabelledCells(
         cells=cells,
         held_out_cells=frozenset(ids[i] for i in np.flatnonzero(split.is_held_out_C)),
         held_out_conditions=frozenset(
             cells[i].condition for i in np.flatnonzero(is_held_out_condition)
         ),
+        tier_names=tier_names,
+    )
+
+
+def _label(
+    rows: Sequence[int],
+    ids: Sequence[str],
+    obs: Mapping[str, TextArray],
+    config: CorpusConfig,
+    split: CellSplit,
+) -> tuple[LabelledCell, ...]:
+    blank = np.full(len(rows), "")
+    perturbations = obs.get(config.condition_column or "", blank)
+    exposures = obs.get(config.exposure_column or "", blank)
+    donors = obs.get(config.donor_column or "", blank)
+    is_control_C = [
+        config.control is None or str(value) == config.control for value in perturbations
+    ]
+    return tuple(
+        LabelledCell(
+            row=row,
+            cell_id=ids[i],
+            cell_type=str(obs[config.cell_type_column][i]),
+            perturbation=str(perturbations[i]),
+            donor=str(donors[i]),
+            split=Split.TEST if split.is_test_C[i] else Split.TRAIN,
+            is_control=is_control_C[i],
+            exposure="" if is_control_C[i] else str(exposures[i]),
+        )
+        for i, row in enumerate(rows)
     )

@@ -24,7 +24,7 @@ from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.errors import DataError, MissingFileError
 from c2s_rl.types import IntArray, PromptRecord, Split, Task
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 # Large enough to compress well, small enough that one file's rankings fit in memory many times.
 ROWS_PER_FILE = 8192
@@ -48,6 +48,7 @@ SCHEMA = pa.schema(
         ("split", _WORD),
         ("target_genes", _GENES),
         ("context_genes", _GENES),
+        ("tier", _WORD),
     ]
 )
 
@@ -62,6 +63,7 @@ class ConditionCount(BaseModel):
     condition: str = Field(description="Population that the answers belong to.")
     num_prompts: int = Field(description="Prompts written.")
     num_cells: int = Field(description="Cells of the condition on this side, used or not.")
+    tier: str = Field("", description="How far it is from training; '' on the training side.")
 
 
 class PromptManifest(BaseModel):
@@ -128,7 +130,7 @@ def write_prompts(folder: Path, records: Iterable[PromptRecord], manifest: Promp
             compression_level=ZSTD_LEVEL,
             row_group_size=ROWS_PER_GROUP,
             data_page_size=PAGE_BYTES,
-            use_dictionary=["task", "condition", "split"],
+            use_dictionary=["task", "condition", "split", "tier"],
         )
     text = manifest.model_dump_json(indent=1)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -182,7 +184,8 @@ def read_manifest(folder: Path) -> PromptManifest:
         ) from error
     if manifest.schema_version != SCHEMA_VERSION:
         raise DataError(
-            f"schema_version must be {SCHEMA_VERSION}, got {manifest.schema_version} in {path}"
+            f"schema_version must be {SCHEMA_VERSION}, got {manifest.schema_version} in {path}; "
+            "make the corpus again"
         )
     return manifest
 
@@ -201,6 +204,7 @@ def _to_table(records: Sequence[PromptRecord]) -> pa.Table:
         pa.array([r.split.value for r in records], _WORD),
         _to_lists([r.target_genes_K for r in records]),
         _to_lists([r.context_genes_K for r in records]),
+        pa.array([r.tier for r in records], _WORD),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
@@ -258,6 +262,7 @@ def _to_records(table: pa.Table, num_symbols: int, path: Path) -> list[PromptRec
             split=Split(texts["split"][row]),
             target_genes_K=target_genes[row],
             context_genes_K=context_genes[row],
+            tier=texts["tier"][row],
         )
         for row in range(table.num_rows)
     ]

@@ -1,8 +1,8 @@
 """The held-out line: which cells belong to the test side, and the proof that nothing crosses it.
 
 The line is drawn once, through cells; a prompt stands on the side of all its cells. SFT, rewards
-and evaluation share it. Left out: holding out combinations of values (cell type A only under
-perturbation B); rules here add up, a cell that matches any of them is held out.
+and evaluation share it. Rules add up: a cell that matches any held-out value, or all columns of any
+tier (cell type A under perturbation B), is held out. Left out: what tiers are called (`tiers.py`).
 
 Shape suffix: C cells.
 """
@@ -25,12 +25,37 @@ from c2s_rl.types import PromptRecord, Split
 BoolArray = npt.NDArray[np.bool_]
 
 
+class TierConfig(FrozenConfig):
+    """Conditions to hold out together; entries of one name are one tier."""
+
+    name: str | None = Field(
+        None,
+        min_length=1,
+        description="What tables call it; null: named after what training lacks of it.",
+    )
+    where: dict[str, tuple[str, ...]] = Field(
+        min_length=1,
+        description="obs column -> values; a cell is held out when all columns have one of theirs.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        empty = [column for column, values in self.where.items() if not values]
+        if empty:
+            raise ValueError(f"a column of a tier must name values, got none for {empty[0]!r}")
+        return self
+
+
 class SplitConfig(FrozenConfig):
     """How cells are divided into training and test; without any rule all cells train."""
 
     holdout: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
         description="obs column -> values whose cells all go to the test side, controls included.",
+    )
+    tiers: tuple[TierConfig, ...] = Field(
+        (),
+        description="Combinations of cell type, perturbation and exposure that go to the test side",
     )
     test_fraction: float = Field(
         0.0, ge=0, lt=1, description="Share of the other cells that goes to the test side too."
@@ -68,7 +93,7 @@ def split_cells(
     *,
     seed: int,
 ) -> CellSplit:
-    """Divide cells by held-out values, then by a hash of (seed, cell id) or of (seed, group).
+    """Divide cells by held-out values and tiers, then by a hash of (seed, cell id or group).
 
     Args:
         cell_ids: [C] unique ids.
@@ -77,10 +102,12 @@ def split_cells(
         seed: Seed of the corpus; the order of the cells has no influence.
 
     Raises:
-        DataError: If a held-out value does not occur (the nearest is named), or the groups of
-            `group_column` are fewer than two.
+        DataError: If a held-out value does not occur (the nearest is named), no cell is in a tier,
+            or the groups of `group_column` are fewer than two.
     """
     held_out = matches(obs, config.holdout)
+    for tier in config.tiers:
+        held_out |= matches_all(obs, tier.where)
     if config.group_column is not None:
         drawn = _draw_groups(obs[config.group_column], config, held_out, seed)
     elif config.test_fraction:
@@ -112,6 +139,33 @@ def matches(
         for value in values:
             require_value(obs[column], value, f"a held-out value of {column}")
         is_match |= np.isin(obs[column], values)
+    return is_match
+
+
+def matches_all(
+    obs: Mapping[str, npt.NDArray[np.str_]], where: Mapping[str, Sequence[str]]
+) -> BoolArray:
+    """Find the cells of a tier: those that have one of the named values in every column.
+
+    Args:
+        obs: Column name to [C] values.
+        where: Column name to values, at least one column.
+
+    Returns:
+        [C] True where a cell matches all columns.
+
+    Raises:
+        DataError: If a value does not occur in its column, or no cell has the combination.
+    """
+    for column, values in where.items():
+        for value in values:
+            require_value(obs[column], value, f"a value of {column} in a tier")
+    is_match: BoolArray = np.logical_and.reduce(
+        [np.isin(obs[column], values) for column, values in where.items()]
+    )
+    if not is_match.any():
+        asked = {column: list(values) for column, values in where.items()}
+        raise DataError(f"a tier must hold cells, got none with {asked}")
     return is_match
 
 

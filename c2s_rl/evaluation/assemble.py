@@ -11,13 +11,20 @@ from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.evaluation.cell_map import REAL, LabelledCells, map_cells
 from c2s_rl.evaluation.cell_metrics import Yardstick
 from c2s_rl.evaluation.cell_plots import rank_fit, rank_profile, umap_picture
+from c2s_rl.evaluation.correlation_plot import correlation_picture
 from c2s_rl.evaluation.forest_plot import forest
+from c2s_rl.evaluation.learning_curve import Best, CurvePoint
 from c2s_rl.evaluation.plots import Picture
+from c2s_rl.evaluation.population_plot import population_panels
+from c2s_rl.evaluation.probes import probe_ruler
 from c2s_rl.evaluation.real_cells import RealCells
 from c2s_rl.evaluation.report import Pictures, RunInfo, render_report
 from c2s_rl.evaluation.result import Evaluation
+from c2s_rl.evaluation.reward_correlation import RewardCorrelation
 from c2s_rl.evaluation.samples import make_samples
 from c2s_rl.evaluation.training_plot import training_curves
+from c2s_rl.evaluation.watch_section import WatchSection, policy_probes, watch_section
+from c2s_rl.prompts.tasks import TASK_RULES
 from c2s_rl.types import Group, Split
 
 
@@ -35,6 +42,12 @@ class ReportMaterial:
     """Program, rank model and cut."""
     vocabulary: Vocabulary
     """Gene symbols."""
+    curve: Sequence[CurvePoint] = ()
+    """Evaluations during training, by step."""
+    best: Best | None = None
+    """The best of them."""
+    num_shared: int = 0
+    """Evaluated prompts of the part of the held-out ones that such evaluations choose by."""
 
 
 def assemble_report(
@@ -44,6 +57,7 @@ def assemble_report(
     metrics: Sequence[Mapping[str, float]],
     max_map_cells: int,
     num_samples: int,
+    correlation: RewardCorrelation | None = None,
 ) -> str:
     """Make the report's HTML.
 
@@ -53,6 +67,7 @@ def assemble_report(
         metrics: Steps of the alignment; empty draws no curves.
         max_map_cells: Most cells of one origin on the map; 0 draws none.
         num_samples: Conditions to show sentences of.
+        correlation: Of the rewards of the alignment; None draws none.
     """
     yardstick, evaluation = material.yardstick, material.evaluation
     profile = rank_profile(material.real.cells)
@@ -61,6 +76,8 @@ def assemble_report(
         forest=forest(evaluation),
         cell_map=_map_picture(material, max_map_cells) if max_map_cells else None,
         rank_fit=rank_fit(profile, yardstick.rank_model, yardstick.num_genes),
+        population=population_panels(evaluation),
+        rewards=correlation_picture(correlation) if correlation else None,
     )
     samples = make_samples(
         material.groups,
@@ -69,7 +86,18 @@ def assemble_report(
         num_genes=yardstick.num_genes,
         num_samples=num_samples,
     )
-    return render_report(evaluation, run, pictures, samples)
+    return render_report(evaluation, run, pictures, samples, _watch(material), correlation)
+
+
+def _watch(material: ReportMaterial) -> WatchSection:
+    first = next(iter(material.groups.values()))[0]
+    ruler = probe_ruler(
+        material.vocabulary,
+        material.yardstick.num_genes,
+        has_cells=TASK_RULES[first.record.task].is_cell_sentence,
+    )
+    probes = policy_probes(material.groups, material.real, ruler, seed=material.evaluation.seed)
+    return watch_section(material.curve, material.best, probes, num_shared=material.num_shared)
 
 
 def _map_picture(material: ReportMaterial, max_cells: int) -> Picture | None:

@@ -14,11 +14,11 @@ Shape suffixes: B answers to one prompt, P prompts, N genes of a program, V voca
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
 from c2s_rl.cells.sentence import RankModel, sentence_to_expression
+from c2s_rl.evaluation.metrics import METRICS, Better, Metric, MetricInfo
 from c2s_rl.evaluation.rank import (
     DoubleArray,
     TauVariant,
@@ -27,112 +27,18 @@ from c2s_rl.evaluation.rank import (
 )
 from c2s_rl.types import IntArray, ParsedCell, PromptRecord
 
-
-class Metric(StrEnum):
-    """Names of the metrics, in the order of the tables."""
-
-    PROGRAM_TAU = "program_tau"
-    PROGRAM_TAU_DELTA = "program_tau_delta"
-    PROGRAM_PEARSON = "program_pearson"
-    ALL_TAU = "all_tau"
-    ALL_PEARSON = "all_pearson"
-    GENE_OVERLAP = "gene_overlap"
-    VALIDITY = "validity"
-    DUPLICATE_RATE = "duplicate_rate"
-    UNKNOWN_RATE = "unknown_rate"
-    TRUNCATED_RATE = "truncated_rate"
-    NUM_WORDS = "num_words"
-
-
-class Better(StrEnum):
-    """Which way a metric improves."""
-
-    HIGHER = "higher"
-    LOWER = "lower"
-    NEITHER = "neither"
-
-
-@dataclass(frozen=True)
-class MetricInfo:
-    """How a metric is called and read."""
-
-    label: str
-    """Short name for table rows and axes."""
-    meaning: str
-    """One line for a biologist."""
-    better: Better
-    """Which way it improves."""
-    decimals: int = 3
-    """Digits after the point that are worth printing."""
-    is_share: bool = False
-    """Printed in percent."""
-
-
-METRICS: Mapping[Metric, MetricInfo] = {
-    Metric.PROGRAM_TAU: MetricInfo(
-        "program tau",
-        "Kendall's tau between the order of the program's genes in the answer and in the target: "
-        "1 = same order, 0 = unrelated, -1 = reversed.",
-        Better.HIGHER,
-    ),
-    Metric.PROGRAM_TAU_DELTA: MetricInfo(
-        "program tau, change",
-        "The same on changes of rank against the control cell: are the right genes moved up and "
-        "down? Copying the control scores 0.",
-        Better.HIGHER,
-    ),
-    Metric.PROGRAM_PEARSON: MetricInfo(
-        "program r",
-        "Pearson correlation of the program genes' expression, answer against target, both read "
-        "from their sentences.",
-        Better.HIGHER,
-    ),
-    Metric.ALL_TAU: MetricInfo(
-        "all-gene tau",
-        "Kendall's tau over every gene of the data set; genes that an answer does not name are "
-        "tied, so even a perfect answer stays far below 1.",
-        Better.HIGHER,
-    ),
-    Metric.ALL_PEARSON: MetricInfo(
-        "all-gene r", "Pearson correlation over every gene of the data set.", Better.HIGHER
-    ),
-    Metric.GENE_OVERLAP: MetricInfo(
-        "gene overlap",
-        "Share of the target's top genes that the answer names, in any order.",
-        Better.HIGHER,
-        decimals=1,
-        is_share=True,
-    ),
-    Metric.VALIDITY: MetricInfo(
-        "valid words",
-        "Share of words that are a known gene symbol, named for the first time.",
-        Better.HIGHER,
-        decimals=1,
-        is_share=True,
-    ),
-    Metric.DUPLICATE_RATE: MetricInfo(
-        "repeated genes",
-        "Share of words that repeat a gene already named.",
-        Better.LOWER,
-        decimals=1,
-        is_share=True,
-    ),
-    Metric.UNKNOWN_RATE: MetricInfo(
-        "unknown words",
-        "Share of words that are no gene symbol of the data set.",
-        Better.LOWER,
-        decimals=1,
-        is_share=True,
-    ),
-    Metric.TRUNCATED_RATE: MetricInfo(
-        "cut off",
-        "Share of answers that hit the length limit before they ended.",
-        Better.LOWER,
-        decimals=1,
-        is_share=True,
-    ),
-    Metric.NUM_WORDS: MetricInfo("length", "Words in an answer.", Better.NEITHER, decimals=1),
-}
+__all__ = [
+    "METRICS",
+    "AnswerScores",
+    "Better",
+    "MethodScores",
+    "Metric",
+    "MetricInfo",
+    "Yardstick",
+    "has_program_order",
+    "score_answers",
+    "score_method",
+]
 
 
 @dataclass(frozen=True, eq=False)

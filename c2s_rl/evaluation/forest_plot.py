@@ -1,13 +1,15 @@
-"""The primary metric per condition, with intervals: policies between null baselines and ceiling."""
+"""The primary metric per tier and condition: policies between null baselines and ceiling."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from c2s_rl.evaluation.bootstrap import Interval
-from c2s_rl.evaluation.cell_metrics import METRICS
+from c2s_rl.evaluation.metrics import METRICS
 from c2s_rl.evaluation.plots import (
     REAL_COLOUR,
     Picture,
@@ -25,24 +27,43 @@ ALL = "All conditions"
 REFERENCE_MARKS = ("|", "x", "+", "<", ">", "1", "2")
 
 
+class RowKind(StrEnum):
+    """What a row of the picture is the mean of."""
+
+    ALL = "all"
+    TIER = "tier"
+    CONDITION = "condition"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row."""
+
+    kind: RowKind
+    name: str
+
+
 def forest(evaluation: Evaluation) -> Picture:
-    """Draw one row for all conditions and one for each, policies with their 95 % intervals."""
-    rows = [ALL, *_conditions(evaluation)]
+    """Draw one row for all conditions, one a tier and one a condition, policies with intervals."""
+    tiers = [Row(RowKind.TIER, name) for name in evaluation.tiers]
+    first = [Row(RowKind.ALL, ALL), *(tiers if len(tiers) > 1 else [])]
+    rows = [*first, *(Row(RowKind.CONDITION, name) for name in _conditions(evaluation))]
     with mpl.rc_context(style()):
         figure = Figure(figsize=(9.5, 1.3 + 0.42 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         for method in evaluation.present:
             _draw_method(axes, method, rows, evaluation)
         axes.set_yticks(range(len(rows)), [_row_label(row, evaluation) for row in rows])
-        axes.get_yticklabels()[0].set_fontweight("bold")
+        for label in axes.get_yticklabels()[: len(first)]:
+            label.set_fontweight("bold")
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        if len(rows) > 1:
-            axes.axhline(0.5, color=REAL_COLOUR, linewidth=0.8)
+        if len(rows) > len(first):
+            axes.axhline(len(first) - 0.5, color=REAL_COLOUR, linewidth=0.8)
         axes.axvline(0, color=REAL_COLOUR, linewidth=0.8, linestyle=":")
         axes.set_xlabel(f"{METRICS[PRIMARY].label} (-1 reversed, 0 unrelated, 1 same order)")
         light_grid(axes, "x")
         figure.legend(loc="outside upper left", ncols=4, fontsize=8.5)
-        return Picture(to_svg(figure), _caption(evaluation, len(rows) - 1))
+        return Picture(to_svg(figure), _caption(evaluation, len(rows) - len(first)))
 
 
 def _conditions(evaluation: Evaluation) -> list[str]:
@@ -54,13 +75,17 @@ def _conditions(evaluation: Evaluation) -> list[str]:
     return names[:MAX_ROWS]
 
 
-def _row_label(row: str, evaluation: Evaluation) -> str:
-    number = evaluation.num_prompts if row == ALL else evaluation.conditions[row]
-    short = row if len(row) <= 44 else f"{row[:43]}…"
-    return f"{short} ({number})"
+def _row_label(row: Row, evaluation: Evaluation) -> str:
+    numbers = {
+        RowKind.ALL: {ALL: evaluation.num_prompts},
+        RowKind.TIER: evaluation.tiers,
+        RowKind.CONDITION: evaluation.conditions,
+    }[row.kind]
+    short = row.name if len(row.name) <= 44 else f"{row.name[:43]}…"
+    return f"{short} ({numbers[row.name]})"
 
 
-def _draw_method(axes: Axes, method: MethodResult, rows: list[str], evaluation: Evaluation) -> None:
+def _draw_method(axes: Axes, method: MethodResult, rows: list[Row], evaluation: Evaluation) -> None:
     policies = [m.name for m in evaluation.methods if m.kind is MethodKind.POLICY]
     intervals = [_interval(method, row) for row in rows]
     if method.kind is MethodKind.POLICY:
@@ -115,9 +140,13 @@ def _draw_policy(
         label = "_nolegend_"
 
 
-def _interval(method: MethodResult, row: str) -> Interval | None:
-    source = method.metrics if row == ALL else method.per_condition.get(row, {})
-    return source.get(PRIMARY)
+def _interval(method: MethodResult, row: Row) -> Interval | None:
+    source = {
+        RowKind.ALL: {ALL: method.metrics},
+        RowKind.TIER: method.per_tier,
+        RowKind.CONDITION: method.per_condition,
+    }[row.kind]
+    return source.get(row.name, {}).get(PRIMARY)
 
 
 def _caption(evaluation: Evaluation, num_rows: int) -> str:

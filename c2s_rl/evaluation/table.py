@@ -7,14 +7,15 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from c2s_rl.evaluation.cell_metrics import METRICS, Better, Metric
+from c2s_rl.evaluation.bootstrap import Interval
+from c2s_rl.evaluation.metrics import Better, MetricInfo
 from c2s_rl.evaluation.result import (
     ABSENT,
     NO_BREAK,
+    NOT_APPLICABLE,
     PRIMARY,
     Evaluation,
     MethodKind,
-    MethodResult,
     format_range,
     format_value,
 )
@@ -59,27 +60,58 @@ def result_table(evaluation: Evaluation, *, width: int = FULL_WIDTH) -> Table:
         # Only the labels may be broken: a number in two lines is not read as one.
         table.add_column(Text(heading, style=style), justify="right", no_wrap=True)
     for metric in shown_metrics(evaluation):
-        info = METRICS[metric]
-        label = Text(info.label + ARROW[info.better], style="bold" if metric is PRIMARY else "")
-        cells = [
-            _cell(metric, method, has_ends=is_wide or method.kind is MethodKind.POLICY)
-            for method in evaluation.present
-        ]
-        table.add_row(label, *cells, end_section=metric is PRIMARY)
+        _add_rows(table, evaluation, metric, is_wide=is_wide)
     return table
 
 
-def shown_metrics(evaluation: Evaluation) -> list[Metric]:
+def shown_metrics(evaluation: Evaluation) -> list[str]:
     """Metrics that any method has a value of, in table order, the primary one first."""
     present = [
         metric
-        for metric in Metric
+        for metric in evaluation.metric_info
         if any(
             metric in method.metrics and method.metrics[metric].mean is not None
             for method in evaluation.methods
         )
     ]
-    return sorted(present, key=lambda metric: metric is not PRIMARY)
+    return sorted(present, key=lambda metric: metric != PRIMARY)
+
+
+def population_notes(evaluation: Evaluation) -> list[str]:
+    """Which cells the metrics of populations are of, and what they leave out, in sentences."""
+    setting = evaluation.population
+    if setting is None:
+        return []
+    notes = []
+    if setting.num_cells:
+        fewest, most = min(setting.num_cells.values()), max(setting.num_cells.values())
+        span = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        notes.append(
+            f"Distances between populations: {span} cells of every method in a condition, the same "
+            "number for each, against one half of the real held-out cells; the column 'real cell' "
+            "is the other half."
+        )
+    if setting.skipped:
+        names = ", ".join(f"{name} ({num})" for name, num in setting.skipped.items())
+        notes.append(
+            f"{len(setting.skipped)} of {len(evaluation.conditions)} conditions have fewer than "
+            f"{setting.min_cells} cells to compare and no distances: {names}."
+        )
+    reasons: dict[str, list[str]] = {}
+    for method in evaluation.present:
+        for reason in sorted(set(method.not_applicable.values())):
+            reasons.setdefault(reason, []).append(method.name)
+    notes += [
+        f"{NOT_APPLICABLE} ({', '.join(names)}): {reason}." for reason, names in reasons.items()
+    ]
+    return notes
+
+
+def bootstrap_notes(evaluation: Evaluation) -> list[str]:
+    """What intervals draw again, where it needs saying."""
+    if not evaluation.bootstrap_note:
+        return []
+    return [f"Intervals draw by {evaluation.bootstrap_unit}: {evaluation.bootstrap_note}."]
 
 
 def absent_reasons(evaluation: Evaluation) -> list[str]:
@@ -103,16 +135,38 @@ def _title(evaluation: Evaluation) -> str:
 def _caption(evaluation: Evaluation) -> list[str]:
     verdict = evaluation.verdict
     lines = [verdict.headline, verdict.price, verdict.scale, *absent_reasons(evaluation)]
+    lines += [*population_notes(evaluation), *bootstrap_notes(evaluation)]
     lines += [f"{num} prompts left out: {reason}." for reason, num in evaluation.skipped.items()]
     return [line for line in lines if line]
 
 
-def _cell(metric: Metric, method: MethodResult, *, has_ends: bool) -> Text:
-    interval = method.metrics.get(metric)
-    if interval is None or interval.mean is None:
-        return Text(ABSENT, style="dim")
-    style = "bold" if metric is PRIMARY and method.kind is MethodKind.POLICY else ""
-    text = Text(format_value(metric, interval.mean), style=style)
+def _add_rows(table: Table, evaluation: Evaluation, metric: str, *, is_wide: bool) -> None:
+    """Add the row of a metric; the primary one is followed by a row for every tier."""
+    info = evaluation.metric_info[metric]
+    is_primary = metric == PRIMARY
+    tiers = list(evaluation.tiers) if is_primary and len(evaluation.tiers) > 1 else []
+
+    def cells(tier: str | None) -> list[Text]:
+        found = []
+        for method in evaluation.present:
+            source = method.metrics if tier is None else method.per_tier.get(tier, {})
+            has_ends = is_wide or method.kind is MethodKind.POLICY
+            if (interval := source.get(metric)) is None or interval.mean is None:
+                word = NOT_APPLICABLE if metric in method.not_applicable else ABSENT
+                found.append(Text(word, style="dim"))
+                continue
+            is_bold = is_primary and method.kind is MethodKind.POLICY
+            found.append(_cell(info, interval, has_ends=has_ends, is_bold=is_bold))
+        return found
+
+    label = Text(info.label + ARROW[info.better], style="bold" if is_primary else "")
+    table.add_row(label, *cells(None), end_section=is_primary and not tiers)
+    for tier in tiers:
+        table.add_row(Text(f"  {tier}"), *cells(tier), end_section=tier == tiers[-1])
+
+
+def _cell(info: MetricInfo, interval: Interval, *, has_ends: bool, is_bold: bool) -> Text:
+    text = Text(format_value(info, interval.mean), style="bold" if is_bold else "")
     # Two dots instead of ' to ' saves three columns a method.
-    ends = format_range(metric, interval).replace(" to ", "..") if has_ends else ""
+    ends = format_range(info, interval).replace(" to ", "..") if has_ends else ""
     return text.append(f"\n{ends}", style="dim") if ends else text

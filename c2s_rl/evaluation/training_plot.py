@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from c2s_rl.evaluation.plots import POLICY_COLOURS, Picture, light_grid, style, to_svg
+from c2s_rl.evaluation.probes import PROBES, Probe
 from c2s_rl.evaluation.rank import DoubleArray
 
 NUM_COLUMNS = 3
@@ -56,6 +57,32 @@ PANELS = (
     ),
     Panel("Speed of sampling", "tokens per second", {"tokens_per_s": "tokens per second"}),
 )
+# Probes that a run may have: a panel whose series are all missing is not worth a word.
+PROBE_PANELS = (
+    Panel(
+        "Probes: which genes",
+        "% of an answer's genes",
+        {
+            f"probe/{Probe.HOUSEKEEPING}": PROBES[Probe.HOUSEKEEPING].label,
+            f"probe/{Probe.CONTROL_OVERLAP}": PROBES[Probe.CONTROL_OVERLAP].label,
+        },
+        scale=100,
+    ),
+    Panel(
+        "Probes: answers to one prompt",
+        "%",
+        {
+            f"probe/{Probe.PAIR_OVERLAP}": PROBES[Probe.PAIR_OVERLAP].label,
+            f"probe/{Probe.DISTINCT}": PROBES[Probe.DISTINCT].label,
+        },
+        scale=100,
+    ),
+    Panel(
+        "Probe: copying the control",
+        "Kendall's tau",
+        {f"probe/{Probe.CONTROL_TAU}": PROBES[Probe.CONTROL_TAU].label},
+    ),
+)
 
 
 def training_curves(metrics: Sequence[Mapping[str, float]]) -> Picture | None:
@@ -67,7 +94,8 @@ def training_curves(metrics: Sequence[Mapping[str, float]]) -> Picture | None:
     Returns:
         The picture; None when there is no step or no known series.
     """
-    panels = [panel for panel in (*PANELS, _components(metrics)) if _present(panel, metrics)]
+    known = (*PANELS, _components(metrics), *PROBE_PANELS)
+    panels = [panel for panel in known if _present(panel, metrics)]
     if not panels:
         return None
     with mpl.rc_context(style()):

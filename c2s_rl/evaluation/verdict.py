@@ -4,10 +4,10 @@ The sentences follow from the intervals alone. A gain is called one only when th
 interval excludes 0; what became worse beside it is named in the same breath.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from c2s_rl.evaluation.bootstrap import Interval
-from c2s_rl.evaluation.cell_metrics import METRICS, Better, Metric
+from c2s_rl.evaluation.metrics import METRICS, Better, Metric, MetricInfo
 from c2s_rl.evaluation.result import (
     PRIMARY,
     Difference,
@@ -19,8 +19,9 @@ from c2s_rl.evaluation.result import (
     format_value,
 )
 
-# A reward on one program is easily won by spoiling these, so they are watched beside it.
-GUARDS = (
+# A reward on one program is easily won by spoiling these, so they are watched beside it; so is
+# every metric of populations. The program's own other metrics are not: they move with the first.
+GUARDS: tuple[str, ...] = (
     Metric.DUPLICATE_RATE,
     Metric.UNKNOWN_RATE,
     Metric.TRUNCATED_RATE,
@@ -30,13 +31,19 @@ GUARDS = (
 )
 
 
-def give_verdict(methods: Sequence[MethodResult], difference: Difference | None) -> Verdict:
+def give_verdict(
+    methods: Sequence[MethodResult],
+    difference: Difference | None,
+    info: Mapping[Metric, MetricInfo] | Mapping[str, MetricInfo] = METRICS,
+) -> Verdict:
     """Say what the numbers say.
 
     Args:
         methods: All columns of the table.
         difference: The paired comparison; None when there are no two policies to compare.
+        info: Every metric of the table by name.
     """
+    rows: dict[str, MetricInfo] = {str(key): value for key, value in info.items()}
     scale = _scale(methods)
     if difference is None:
         headline = "No two policies were compared: " + "; ".join(
@@ -51,8 +58,8 @@ def give_verdict(methods: Sequence[MethodResult], difference: Difference | None)
     return Verdict(
         outcome=outcome,
         headline=_headline(outcome, candidate, baseline, difference),
-        is_at_a_price=bool(worse_guards(difference)),
-        price=_price(candidate, baseline, difference),
+        is_at_a_price=bool(worse_guards(difference, rows)),
+        price=_price(candidate, baseline, difference, rows),
         scale=scale,
     )
 
@@ -64,15 +71,29 @@ def do_overlap(first: Interval, second: Interval) -> bool | None:
     return first.low <= second.high and second.low <= first.high
 
 
-def worse_guards(difference: Difference) -> list[Metric]:
+def guards(difference: Difference, info: Mapping[str, MetricInfo]) -> list[str]:
+    """Metrics that are watched beside the primary one and have a difference to look at."""
+    watched = [*GUARDS, *(key for key in info if key not in set(Metric))]
+    return [
+        key
+        for key in watched
+        if info[key].better is not Better.NEITHER
+        and key in difference.metrics
+        and difference.metrics[key].mean is not None
+    ]
+
+
+def worse_guards(difference: Difference, info: Mapping[str, MetricInfo]) -> list[str]:
     """Guard metrics whose paired interval lies wholly on the bad side of 0."""
-    return [metric for metric in GUARDS if _is_worse(metric, difference.metrics[metric])]
+    return [
+        key for key in guards(difference, info) if _is_worse(info[key], difference.metrics[key])
+    ]
 
 
-def _is_worse(metric: Metric, interval: Interval) -> bool:
+def _is_worse(info: MetricInfo, interval: Interval) -> bool:
     if interval.low is None or interval.high is None:
         return False
-    return interval.low > 0 if METRICS[metric].better is Better.LOWER else interval.high < 0
+    return interval.low > 0 if info.better is Better.LOWER else interval.high < 0
 
 
 def _outcome(interval: Interval) -> Outcome:
@@ -106,15 +127,20 @@ def _headline(
     )
 
 
-def _price(candidate: MethodResult, baseline: MethodResult, difference: Difference) -> str:
-    worse = worse_guards(difference)
+def _price(
+    candidate: MethodResult,
+    baseline: MethodResult,
+    difference: Difference,
+    info: Mapping[str, MetricInfo],
+) -> str:
+    worse = worse_guards(difference, info)
     if not worse:
-        labels = ", ".join(METRICS[metric].label for metric in GUARDS)
+        labels = "; ".join(info[key].label for key in guards(difference, info))
         return f"None of these became measurably worse: {labels}."
-    changes = ", ".join(
-        f"{METRICS[metric].label} {format_value(metric, baseline.metrics[metric].mean)} to "
-        f"{format_value(metric, candidate.metrics[metric].mean)}"
-        for metric in worse
+    changes = "; ".join(
+        f"{info[key].label} {format_value(info[key], baseline.metrics[key].mean)} to "
+        f"{format_value(info[key], candidate.metrics[key].mean)}"
+        for key in worse
     )
     is_gain = _outcome(difference.metrics[PRIMARY]) is Outcome.BETTER
     claim = "The gain has a price" if is_gain else "Worse beside it"
@@ -130,7 +156,7 @@ def _scale(methods: Sequence[MethodResult]) -> str:
     return f"For scale, {METRICS[PRIMARY].label}: {', '.join(points)}." if points else ""
 
 
-def _value(metrics: dict[Metric, Interval]) -> str:
+def _value(metrics: Mapping[str, Interval]) -> str:
     return format_value(PRIMARY, metrics[PRIMARY].mean)
 
 

@@ -22,6 +22,12 @@ class RolloutRequest:
     """Seeds the G samples, so that they do not depend on what else is in the batch."""
     ticket: int = 0
     """Tells it from the others that are being sampled; comes back with its group."""
+    num_samples: int | None = None
+    """Completions to sample; None takes the run's group size."""
+    cache_scope: str = ""
+    """What the sampler computed for a prompt is reused by requests of the same scope only, so that
+    one scope's numbers do not depend on whether another was sampled before, not even by rounding.
+    '' is the training prompts'."""
 
 
 @dataclass(frozen=True)
@@ -145,15 +151,21 @@ class RewardWorker(Protocol):
     """Scores groups. May be called from several threads at once."""
 
     @property
-    def num_workers(self) -> int:
+    def max_calls(self) -> int:
         """Calls of `score` that are worked on at once."""
 
     @property
     def is_per_condition(self) -> bool:
         """All groups of a step that share a condition have to be in one call."""
 
-    def score(self, groups: Sequence[Group]) -> list[ScoredGroup | None]:
-        """Score every group, in order; None marks a group whose reward failed after retries."""
+    def score(self, groups: Sequence[Group]) -> list[ScoredGroup]:
+        """Score every group, in order.
+
+        A completion that a reward failed on, after retries, has no total and the failure beside it.
+        """
+
+    def figures(self) -> dict[str, float]:
+        """What the workers did since the last call, by the names that metrics.jsonl has."""
 
 
 class Learner(Protocol):
@@ -190,6 +202,9 @@ class Learner(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write policy, optimiser and random states of every rank into an existing folder."""
+
+    def save_policy(self, folder: Path) -> None:
+        """Write only the policy into an existing folder: what `save` calls policy/ and adapter/."""
 
     def load(self, folder: Path) -> None:
         """Restore exactly what `save` wrote."""

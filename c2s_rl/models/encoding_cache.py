@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,22 @@ import numpy as np
 from c2s_rl.types import FloatArray
 
 ItemT = TypeVar("ItemT")
+
+
+@dataclass
+class CacheCounts:
+    """Look-ups of all caches of this process; its owner reads the difference of two moments."""
+
+    num_hits: int = 0
+    num_misses: int = 0
+
+    def add(self, *, hits: int = 0, misses: int = 0) -> None:
+        """Count further look-ups."""
+        self.num_hits += hits
+        self.num_misses += misses
+
+
+PROCESS_COUNTS = CacheCounts()
 
 
 def content_key(*parts: bytes) -> str:
@@ -42,8 +59,21 @@ class EncodingCache:
         self._arrays: OrderedDict[str, FloatArray] = OrderedDict()
         self._max_items = max_items
         self._folder = folder
-        self.num_hits = 0
-        self.num_misses = 0
+        self._counts = CacheCounts()
+
+    @property
+    def num_hits(self) -> int:
+        """Look-ups that found their array."""
+        return self._counts.num_hits
+
+    @property
+    def num_misses(self) -> int:
+        """Arrays that had to be made."""
+        return self._counts.num_misses
+
+    def _count(self, *, hits: int = 0, misses: int = 0) -> None:
+        for counts in (self._counts, PROCESS_COUNTS):
+            counts.add(hits=hits, misses=misses)
 
     def encode(
         self,
@@ -62,8 +92,7 @@ class EncodingCache:
             [B] arrays in the order of `items`.
         """
         new = {key: i for i, key in enumerate(keys) if key not in self._arrays}
-        self.num_misses += len(new)
-        self.num_hits += len(keys) - len(new)
+        self._count(hits=len(keys) - len(new), misses=len(new))
         found = {key: self._arrays[key] for key in keys if key not in new}
         if new:
             made = encode([items[i] for i in new.values()])
@@ -80,7 +109,7 @@ class EncodingCache:
             make: Makes it where neither memory nor the folder has it.
         """
         if key in self._arrays:
-            self.num_hits += 1
+            self._count(hits=1)
             return self._arrays[key]
         array = self._made_once(key, make)
         self._keep(key, array)
@@ -88,16 +117,16 @@ class EncodingCache:
 
     def _made_once(self, key: str, make: Callable[[], FloatArray]) -> FloatArray:
         if self._folder is None:
-            self.num_misses += 1
+            self._count(misses=1)
             return make()
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{key}.npy"
         with (self._folder / f"{key}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if path.is_file():
-                self.num_hits += 1
+                self._count(hits=1)
                 return np.load(path)
-            self.num_misses += 1
+            self._count(misses=1)
             array = make()
             partial = path.with_suffix(".partial")
             with partial.open("wb") as file:

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from c2s_rl.checkpoint import atomic_folder, clean_leftovers
 from c2s_rl.config import FrozenConfig
+from c2s_rl.evaluation.probes import ProbeRuler
 from c2s_rl.grpo.loss_config import LossConfig, SamplingLogprobs, can_learn_while_generating
 from c2s_rl.grpo.roles import Learner, RewardWorker, RolloutWorker
 from c2s_rl.grpo.sampling import SamplingConfig
@@ -23,6 +24,8 @@ from c2s_rl.pipeline.align_data import PromptStream
 from c2s_rl.pipeline.align_loop import AlignLoop, LoopConfig, resume
 from c2s_rl.pipeline.group_source import GroupSource, SourcePlan
 from c2s_rl.pipeline.group_stream import GroupStream
+from c2s_rl.pipeline.held_out import HeldOut, HeldOutConfig
+from c2s_rl.pipeline.held_out_watch import HeldOutWatch
 from c2s_rl.pipeline.timeline import Timeline
 from c2s_rl.runlog import RunLog
 from c2s_rl.types import PromptRecord, Task
@@ -66,7 +69,21 @@ class AlignConfig(FrozenConfig):
         "about 1e-3 in float32, 5e-2 in bfloat16",
     )
     max_failed_groups: int = Field(
-        0, ge=0, description="Groups whose reward may fail in the whole run before it stops"
+        0,
+        ge=0,
+        description="Groups that failed rewards may leave with fewer than two scores in the whole "
+        "run before it stops",
+    )
+    max_failed_completions: int = Field(
+        0,
+        ge=0,
+        description="Completions that rewards may fail on in other groups in the whole run before "
+        "it stops",
+    )
+    evaluation: HeldOutConfig | None = Field(
+        None,
+        description="Answer held-out prompts during training and keep the best policy; "
+        "null does neither",
     )
 
     @model_validator(mode="after")
@@ -110,6 +127,16 @@ class AlignWorkers:
     learner: Learner
 
 
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """What is measured beside the rewards."""
+
+    ruler: ProbeRuler
+    """For the probes of every step's answers."""
+    held_out: HeldOut | None = None
+    """For evaluations during training; None makes none."""
+
+
 @dataclass(frozen=True)
 class StepReport:
     """What the caller may show while a run goes on."""
@@ -129,6 +156,7 @@ def run(
     output: Path,
     seed: int,
     on_step: Callable[[StepReport], None] | None = None,
+    watch: Watch | None = None,
 ) -> Path:
     """Align the policy that the workers hold.
 
@@ -140,15 +168,15 @@ def run(
             left, and is continued from there.
         seed: The run's seed.
         on_step: Called after each step, for progress bars.
+        watch: What is measured beside the rewards; None measures nothing else.
 
     Returns:
         The aligned policy's folder (Hugging Face form), `output`/policy.
 
     Raises:
         WeightSyncError: If engine and learner disagree after a sync.
-        BudgetError: If more groups fail to be scored than allowed.
+        BudgetError: If more groups or completions fail to be scored than allowed.
     """
-    final = output / "policy"
     checkpoints = output / "checkpoints"
     clean_leftovers(checkpoints)
     state = resume(workers.learner, checkpoints)
@@ -161,22 +189,38 @@ def run(
     ):
         prompts = PromptStream(records, per_step=config.prompts_per_step, seed=seed)
         source = GroupSource(stream, prompts, _source_plan(config, seed), state.cursor)
-        loop = AlignLoop(
-            _loop_config(config), workers.learner, source, timeline, output=output, state=state
-        )
+        settings = _loop_config(config, watch)
+        loop = AlignLoop(settings, workers.learner, source, timeline, output=output, state=state)
+        held_out = _held_out(config, watch, workers.learner, log, loop)
         while loop.step < config.num_steps:
+            if held_out is not None:
+                held_out.visit()
             figures = loop.take_step()
             log.log(loop.step - 1, figures)
             if on_step is not None:
                 on_step(StepReport(loop.step - 1, config.num_steps, figures))
             if loop.step % config.save_every == 0 or loop.step == config.num_steps:
                 loop.save(checkpoints)
-    last = checkpoints / f"step-{config.num_steps:05d}"
-    for name in ("adapter", "policy"):  # an adapter only where one was trained
-        if (last / name).is_dir():
+        if held_out is not None:
+            held_out.visit()
+    _hand_over(checkpoints / f"step-{config.num_steps:05d}", output)
+    return output / "policy"
+
+
+def _hand_over(checkpoint: Path, output: Path) -> None:
+    """Copy the last policy out of its checkpoint; an adapter only where one was trained."""
+    for name in ("adapter", "policy"):
+        if (checkpoint / name).is_dir():
             with atomic_folder(output / name) as folder:
-                shutil.copytree(last / name, folder, dirs_exist_ok=True)
-    return final
+                shutil.copytree(checkpoint / name, folder, dirs_exist_ok=True)
+
+
+def _held_out(
+    config: AlignConfig, watch: Watch | None, learner: Learner, log: RunLog, loop: AlignLoop
+) -> HeldOutWatch | None:
+    if watch is None or watch.held_out is None:
+        return None
+    return HeldOutWatch(watch.held_out, learner, log, loop=loop, num_steps=config.num_steps)
 
 
 def _corrects_staleness(loss: LossConfig) -> bool:
@@ -193,7 +237,7 @@ def _source_plan(config: AlignConfig, seed: int) -> SourcePlan:
     )
 
 
-def _loop_config(config: AlignConfig) -> LoopConfig:
+def _loop_config(config: AlignConfig, watch: Watch | None) -> LoopConfig:
     return LoopConfig(
         prompts_per_step=config.prompts_per_step,
         group_size=config.sampling.group_size,
@@ -201,6 +245,8 @@ def _loop_config(config: AlignConfig) -> LoopConfig:
         learns_early=config.streaming and can_learn_while_generating(config.loss),
         sync_tolerance=config.sync_tolerance,
         max_failed_groups=config.max_failed_groups,
+        max_failed_completions=config.max_failed_completions,
         save_completions_every=config.save_completions_every,
         keep_checkpoints=config.keep_checkpoints,
+        probes=watch.ruler if watch else None,
     )

@@ -9,19 +9,26 @@ Shape suffixes: P prompts of a step, G completions of a prompt.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from c2s_rl.checkpoint import atomic_folder, latest_checkpoint, prune
-from c2s_rl.data.completions import write_completions
-from c2s_rl.errors import BudgetError, CheckpointError, WeightSyncError
+from c2s_rl.data.completions import COMPLETIONS, write_completions
+from c2s_rl.errors import CheckpointError, WeightSyncError
+from c2s_rl.evaluation.probes import ProbeRuler
 from c2s_rl.grpo.advantage import AdvantageScale, step_advantages
-from c2s_rl.grpo.roles import Learner, StepPlan
+from c2s_rl.grpo.roles import Learner, RolloutRequest, StepPlan
 from c2s_rl.grpo.staleness import Cursor
-from c2s_rl.pipeline.align_figures import mean_difference, rollout_figures, staleness_figures
+from c2s_rl.pipeline.align_figures import (
+    mean_difference,
+    probe_figures,
+    rollout_figures,
+    staleness_figures,
+)
+from c2s_rl.pipeline.failure_budget import FailureBudget
 from c2s_rl.pipeline.group_source import GroupSource
 from c2s_rl.pipeline.group_stream import Outcome
 from c2s_rl.pipeline.timeline import Timeline
@@ -50,11 +57,15 @@ class LoopConfig:
     sync_tolerance: float
     """Largest mean |engine - learner| log-probability after a sync."""
     max_failed_groups: int
-    """Groups whose reward may fail in the whole run."""
+    """Groups that failed rewards may cost in the whole run."""
+    max_failed_completions: int
+    """Completions that rewards may fail on in groups that are kept."""
     save_completions_every: int
     """Steps between files of completions."""
     keep_checkpoints: int
     """Newest checkpoints that stay."""
+    probes: ProbeRuler | None = None
+    """What the probes of each step measure with; None takes none."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,8 @@ class LoopState:
     """Steps done."""
     num_failed_groups: int = 0
     """In those steps."""
+    num_failed_completions: int = 0
+    """In those steps, in groups that were kept."""
     ahead: tuple[int, ...] = ()
     """Positions of the prompt stream used out of order; see `Cursor`."""
     base: int = 0
@@ -119,18 +132,24 @@ class AlignLoop:
             state: What is done.
         """
         self.step = state.step
-        self._num_failed_groups = state.num_failed_groups
+        self._failures = FailureBudget(
+            max_groups=config.max_failed_groups,
+            max_completions=config.max_failed_completions,
+            num_groups=state.num_failed_groups,
+            num_completions=state.num_failed_completions,
+        )
         self._num_checked_steps = state.step + NUM_CHECKED_STEPS
         self._config = config
         self._learner = learner
         self._source = source
         self._timeline = timeline
-        self._output = output
+        self.output = output
+        self._synced_step: int | None = None
+        self._before: dict[str, float] = {}
 
     def take_step(self) -> dict[str, float]:
         """Run one step and return its figures."""
-        with self._timeline.phase("sync"):
-            self._source.update(partial(self._learner.publish, self.step))
+        self._sync()
         is_checked = self.step < self._num_checked_steps
         is_early = self._config.learns_early and not is_checked
         scored: list[ScoredGroup] = []
@@ -138,12 +157,12 @@ class AlignLoop:
         if is_early:
             self._learner.begin(self._plan(num_tokens=None))
         for outcomes in self._source.groups(self.step, is_in_step=is_checked):
-            new = self._without_failed(outcomes)
+            new = self._failures.keep([outcome.scored for outcome in outcomes], self.step)
             scored += new
             if is_early:
                 advantages += self._learn(new)
         if not scored:
-            self._fail()
+            self._failures.fail(self.step)
         if not is_early:
             if is_checked:
                 self._check_sync(scored)
@@ -153,10 +172,35 @@ class AlignLoop:
             stats = self._learner.finish()
         return self._report(scored, advantages, stats.figures)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave what the block takes out of the steps' seconds; for use between two steps."""
+        self._sync()
+        self._before = self._seconds()
+        yield
+        self._timeline.lap()
+
+    def answer(self, requests: Sequence[RolloutRequest]) -> list[Outcome]:
+        """Have prompts that are not trained on answered by the policy as it is between two steps.
+
+        Neither what the steps sample nor what they learn from is touched by it.
+
+        Returns:
+            Outcomes in the order of the requests.
+        """
+        self._sync()
+        return self._source.answer(requests)
+
     def save(self, checkpoints: Path) -> None:
         """Write a checkpoint of the steps done so far, and remove the oldest."""
         cursor = self._source.cursor
-        state = LoopState(self.step, self._num_failed_groups, cursor.ahead, cursor.base)
+        state = LoopState(
+            self.step,
+            self._failures.num_groups,
+            self._failures.num_completions,
+            cursor.ahead,
+            cursor.base,
+        )
         with (
             self._timeline.phase("save"),
             atomic_folder(checkpoints / f"step-{self.step:05d}") as folder,
@@ -164,6 +208,18 @@ class AlignLoop:
             self._learner.save(folder)
             (folder / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
         prune(checkpoints, self._config.keep_checkpoints)
+
+    def _sync(self) -> None:
+        """Load the weights of the coming step into the engines, once."""
+        if self._synced_step != self.step:
+            with self._timeline.phase("sync"):
+                self._source.update(partial(self._learner.publish, self.step))
+            self._synced_step = self.step
+
+    def _seconds(self) -> dict[str, float]:
+        """Seconds of the step so far, without what was spent on other prompts in between."""
+        lap = self._timeline.lap()
+        return {name: self._before.get(name, 0.0) + seconds for name, seconds in lap.items()}
 
     def _plan(self, *, num_tokens: int | None) -> StepPlan:
         num_completions = self._config.prompts_per_step * self._config.group_size
@@ -175,20 +231,6 @@ class AlignLoop:
             with self._timeline.phase("learn"):
                 self._learner.accumulate(scored, advantages)
         return advantages
-
-    def _without_failed(self, outcomes: Sequence[Outcome]) -> list[ScoredGroup]:
-        scored = [outcome.scored for outcome in outcomes if outcome.scored is not None]
-        self._num_failed_groups += len(outcomes) - len(scored)
-        if self._num_failed_groups > self._config.max_failed_groups:
-            self._fail()
-        return scored
-
-    def _fail(self) -> NoReturn:
-        raise BudgetError(
-            f"at most max_failed_groups={self._config.max_failed_groups} groups may fail to "
-            f"be scored, got {self._num_failed_groups} by step {self.step}; "
-            "the log names each failure"
-        )
 
     def _check_sync(self, scored: Sequence[ScoredGroup]) -> None:
         some = [s.group for s in scored[:NUM_CHECKED_GROUPS]]
@@ -209,15 +251,18 @@ class AlignLoop:
         learned: Mapping[str, float],
     ) -> dict[str, float]:
         if self.step % self._config.save_completions_every == 0:
-            path = self._output / "completions" / f"step-{self.step:05d}.parquet"
+            path = self.output / COMPLETIONS / f"step-{self.step:05d}.parquet"
             write_completions(path, scored, advantages)
-        seconds = self._timeline.lap()
+        seconds = self._seconds()
+        self._before = {}
         figures = rollout_figures(scored, advantages) | staleness_figures(scored, self.step)
+        if self._config.probes is not None:
+            figures |= probe_figures([s.group for s in scored], self._config.probes)
         figures |= dict(learned) | self._source.counts() | seconds
         # an engine that ran ahead may have rested for the whole of this step
         sampling = seconds["seconds_rollout"] or float("nan")
         figures["tokens_per_s"] = figures.pop("num_tokens") / sampling
-        figures["failed_groups"] = float(self._num_failed_groups)
+        figures |= self._failures.figures()
         self.step += 1
         return figures
 

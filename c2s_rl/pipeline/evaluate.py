@@ -2,19 +2,20 @@
 
 Command: `c2s-rl evaluate --config FILE` (section `evaluate`). The stage does not sample: whoever
 runs it gets the prompts from `select_prompts`, has every policy answer them, and hands the parsed
-groups to `run`, which writes evaluation.json and report.html. Scores of text answers (cell type
-names) are left out.
+groups to `run`, which writes evaluation.json and report.html, and cells for cell-eval where asked.
+The numbers are found in `evaluate_numbers.py`. Scores of text answers (cell type names) are left
+out.
 
 Shape suffix: P prompts.
 """
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
@@ -22,22 +23,31 @@ from c2s_rl.cells.programs import load_program, program_indices
 from c2s_rl.cells.sentence import stable_hash
 from c2s_rl.cells.vocabulary import unknown_name
 from c2s_rl.config import FrozenConfig
+from c2s_rl.data.completions import COMPLETIONS
 from c2s_rl.data.prompt_set import PromptSet
 from c2s_rl.data.shards import CellManifest, read_cells, read_manifest
 from c2s_rl.errors import ConfigError, DataError, StageError
 from c2s_rl.evaluation.cell_metrics import Yardstick, has_program_order
-from c2s_rl.evaluation.methods import Drawing, ceilings, null_baselines, policy_method
+from c2s_rl.evaluation.donors import AUTO, choose_units, donor_column
+from c2s_rl.evaluation.export import ExportColumns, export_cells
+from c2s_rl.evaluation.learning_curve import BEST, CURVE, Checkpoint, read_best, read_curve
+from c2s_rl.evaluation.parts import HeldOutPart, HeldOutPrompts, part_of
+from c2s_rl.evaluation.population_cells import PopulationConfig
 from c2s_rl.evaluation.rank import TauVariant
-from c2s_rl.evaluation.real_cells import RealCells, gather_real_cells
+from c2s_rl.evaluation.real_cells import gather_real_cells
 from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import Evaluation
-from c2s_rl.evaluation.summary import Resampling, compare, score_methods, summarise
-from c2s_rl.evaluation.verdict import give_verdict
+from c2s_rl.evaluation.reward_correlation import run_correlation
+from c2s_rl.pipeline.evaluate_numbers import Answered, find_numbers
 from c2s_rl.runlog import read_metrics
 from c2s_rl.types import Group, PromptRecord, Split, Task
 
+if TYPE_CHECKING:
+    from c2s_rl.evaluation.assemble import ReportMaterial
+
 EVALUATION = "evaluation.json"
 REPORT = "report.html"
+EXPORT = "export"
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +69,38 @@ class EvaluateConfig(FrozenConfig):
     samples_per_prompt: int = Field(8, ge=1, description="Answers of each policy to each prompt.")
     baseline: str = Field("SFT", description="Policy that the candidate is compared with.")
     candidate: str = Field("GRPO", description="Policy that should be better.")
+    candidate_checkpoint: Checkpoint = Field(
+        Checkpoint.LAST,
+        description="Which of GRPO's policies: last, or the best one of align.evaluation",
+    )
+    held_out: HeldOutPrompts | None = Field(
+        None,
+        description="test leaves out the quarter of prompts that chooses checkpoints, all does "
+        "not; default: test with align.evaluation, else all",
+    )
     bootstrap_draws: int = Field(2000, ge=100, description="Draws behind every 95 % interval.")
+    bootstrap_by: str = Field(
+        AUTO,
+        description="What intervals draw again: cell, an obs column (donor), or auto: the corpus's "
+        "donor column where the held-out prompts have 5 donors or more.",
+    )
+    population: PopulationConfig | None = Field(
+        default_factory=PopulationConfig,
+        description="Distances between generated and real cells of a condition; null: none.",
+    )
+    export: bool = Field(
+        default=False, description="Also write real and predicted cells as .h5ad, for cell-eval."
+    )
     umap_cells: int = Field(
         400, ge=0, description="Most cells of one origin on the map; 0 draws none and saves 20 s."
     )
     num_samples_shown: int = Field(3, ge=0, description="Conditions with sentences in the report.")
     seed: int = Field(0, ge=0, description="Seeds prompts, baselines, bootstrap and map.")
+
+    def for_run(self, *, has_validation: bool) -> Self:
+        """Decide what depends on whether alignment is evaluated during training."""
+        default = HeldOutPrompts.TEST if has_validation else HeldOutPrompts.ALL
+        return self.model_copy(update={"held_out": self.held_out or default})
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -104,7 +140,8 @@ def select_prompts(config: EvaluateConfig, prompt_set: PromptSet) -> Selection:
     program_N = program_indices(load_program(config.program), prompt_set.vocabulary)
     records = _of_task(config, prompt_set)
     wanted = _of_conditions(config, records)
-    usable = [record for record in wanted if has_program_order(record, program_N)]
+    reported = _without_validation(config, wanted, prompt_set.manifest.seed)
+    usable = [record for record in reported if has_program_order(record, program_N)]
     by_condition: defaultdict[str, list[PromptRecord]] = defaultdict(list)
     for record in sorted(usable, key=lambda r: stable_hash(f"eval|{r.prompt_id}", config.seed)):
         by_condition[record.condition].append(record)
@@ -117,7 +154,8 @@ def select_prompts(config: EvaluateConfig, prompt_set: PromptSet) -> Selection:
         )
     skipped = {
         "of other conditions": len(records) - len(wanted),
-        "the target expresses no gene of the program": len(wanted) - len(usable),
+        "kept for choosing checkpoints": len(wanted) - len(reported),
+        "the target expresses no gene of the program": len(reported) - len(usable),
         "more than num_prompts": max(0, len(in_turn) - config.num_prompts),
     }
     return Selection(
@@ -144,13 +182,17 @@ def run(
         cells: Folder of the cell shards that the corpus was made from.
         groups_by_policy: Policy name to one group for each prompt of `select_prompts`, in any
             order, each with `samples_per_prompt` answers; the order of policies is the columns'.
-        metrics: metrics.jsonl of the alignment, for the curves; None draws none.
+        metrics: metrics.jsonl in the folder of the alignment, for the curves; beside it are what
+            it found on held-out prompts and the completions whose rewards are correlated. None
+            draws none.
         run_info: What the report says about the run.
-        output: Folder for both files; created.
+        output: Folder for both files, and `export/`; created.
 
     Raises:
-        StageError: If a policy did not answer exactly the selected prompts.
-        ConfigError: If two policies or more were sampled, but not those to compare.
+        StageError: If a policy did not answer exactly the selected prompts, or cells that have no
+            controls are to be exported.
+        ConfigError: If two policies or more were sampled, but not those to compare; or
+            `bootstrap_by` names no column that divides the prompts.
         DataError: If cells and corpus do not belong together.
     """
     selection = select_prompts(config, prompt_set)
@@ -159,32 +201,81 @@ def run(
         for name, answers in groups_by_policy.items()
     }
     _check_names(config, list(groups))
+    labels = ExportColumns(
+        *(_column(prompt_set, f"{part}_column") for part in ("cell_type", "condition", "exposure"))
+    )
+    answered = _gather(config, prompt_set, cells, groups, selection, labels)
+    evaluation = find_numbers(config, answered)
+    html = _report(config, answered, evaluation, run_info, metrics)
+    output.mkdir(parents=True, exist_ok=True)
+    if config.export:
+        export_cells(
+            output / EXPORT,
+            groups,
+            answered.real,
+            answered.yardstick,
+            labels,
+            prompt_set.vocabulary,
+        )
+    _replace_text(output / EVALUATION, evaluation.model_dump_json(indent=1) + "\n")
+    _replace_text(output / REPORT, html)
+    logger.info("wrote %s and %s to %s", EVALUATION, REPORT, output)
+    return evaluation
+
+
+def _gather(
+    config: EvaluateConfig,
+    prompt_set: PromptSet,
+    cells: Path,
+    groups: Mapping[str, Sequence[Group]],
+    selection: Selection,
+    labels: ExportColumns,
+) -> Answered:
+    """Read the cells and put everything together that numbers are computed from."""
     manifest = read_manifest(cells)
     _check_vocabularies(manifest, prompt_set)
-    real = gather_real_cells(prompt_set.records, read_cells(cells), len(manifest.symbols))
-    yardstick = Yardstick(
-        program_N=program_indices(load_program(config.program), prompt_set.vocabulary),
-        rank_model=manifest.rank_model,
-        num_genes=prompt_set.num_genes,
-        num_vocabulary=len(manifest.symbols),
-        variant=config.variant,
+    donors = donor_column(
+        config.bootstrap_by, _column(prompt_set, "donor_column"), manifest.obs_columns
     )
-    evaluation = _evaluate(config, selection, groups, real, yardstick, prompt_set)
-    from c2s_rl.evaluation.assemble import ReportMaterial, assemble_report  # matplotlib: 0.5 s
+    columns = {donors, *(labels.names if config.export else ())}
+    table = read_cells(cells, sorted(column for column in columns if column is not None))
+    real = gather_real_cells(prompt_set.records, table, len(manifest.symbols))
+    return Answered(
+        records_P=selection.records_P,
+        skipped=selection.skipped,
+        groups=groups,
+        real=real,
+        units=choose_units(config.bootstrap_by, donors, selection.records_P, real),
+        yardstick=Yardstick(
+            program_N=program_indices(load_program(config.program), prompt_set.vocabulary),
+            rank_model=manifest.rank_model,
+            num_genes=prompt_set.num_genes,
+            num_vocabulary=len(manifest.symbols),
+            variant=config.variant,
+        ),
+        prompt_set=prompt_set,
+    )
 
-    material = ReportMaterial(evaluation, groups, real, yardstick, prompt_set.vocabulary)
-    html = assemble_report(
+
+def _report(
+    config: EvaluateConfig,
+    answered: Answered,
+    evaluation: Evaluation,
+    run_info: RunInfo,
+    metrics: Path | None,
+) -> str:
+    """Draw the pictures and lay out report.html."""
+    from c2s_rl.evaluation.assemble import assemble_report  # matplotlib: 0.5 s
+
+    material = _material(answered, evaluation, metrics)
+    return assemble_report(
         material,
         run_info,
         metrics=[] if metrics is None else read_metrics(metrics),
         max_map_cells=config.umap_cells,
         num_samples=config.num_samples_shown,
+        correlation=None if metrics is None else run_correlation(metrics.parent / COMPLETIONS),
     )
-    output.mkdir(parents=True, exist_ok=True)
-    _replace_text(output / EVALUATION, evaluation.model_dump_json(indent=1) + "\n")
-    _replace_text(output / REPORT, html)
-    logger.info("wrote %s and %s to %s", EVALUATION, REPORT, output)
-    return evaluation
 
 
 def _of_task(config: EvaluateConfig, prompt_set: PromptSet) -> list[PromptRecord]:
@@ -210,6 +301,14 @@ def _of_conditions(
         if condition not in known:
             raise ConfigError(unknown_name("a held-out condition", condition, known, "the corpus"))
     return [r for r in records if r.condition in (config.conditions or known)]
+
+
+def _without_validation(
+    config: EvaluateConfig, records: Sequence[PromptRecord], corpus_seed: int
+) -> Sequence[PromptRecord]:
+    if config.held_out is not HeldOutPrompts.TEST:
+        return records
+    return [r for r in records if part_of(r, corpus_seed) is HeldOutPart.TEST]
 
 
 def _in_order(
@@ -249,49 +348,30 @@ def _check_vocabularies(manifest: CellManifest, prompt_set: PromptSet) -> None:
         )
 
 
-def _evaluate(
-    config: EvaluateConfig,
-    selection: Selection,
-    groups: Mapping[str, Sequence[Group]],
-    real: RealCells,
-    yardstick: Yardstick,
-    prompt_set: PromptSet,
-) -> Evaluation:
-    """Score all methods and put the numbers together."""
-    records_P = selection.records_P
-    drawing = Drawing(prompt_set.num_genes, config.samples_per_prompt, config.seed)
-    methods = [
-        *null_baselines(records_P, real, drawing),
-        *(policy_method(name, answers) for name, answers in groups.items()),
-        *ceilings(records_P, real, drawing),
-    ]
-    scored = score_methods(methods, records_P, yardstick)
-    resampling = Resampling(config.bootstrap_draws, config.seed)
-    results = tuple(summarise(one, records_P, resampling) for one in scored.values())
-    difference = None
-    if len(groups) > 1:
-        candidate, baseline = scored[config.candidate], scored[config.baseline]
-        difference = compare(candidate, baseline, records_P, resampling)
-    program = load_program(config.program)
-    counts = Counter(record.condition for record in records_P)
-    trained = {r.condition for r in prompt_set.records if r.split is Split.TRAIN}
-    return Evaluation(
-        program=program.name,
-        program_source=program.source,
-        program_genes=tuple(prompt_set.vocabulary.symbols[n] for n in yardstick.program_N),
-        num_program_genes_absent=len(program.symbols) - len(yardstick.program_N),
-        variant=config.variant,
-        num_genes=prompt_set.num_genes,
-        samples_per_prompt=config.samples_per_prompt,
-        conditions=dict(sorted(counts.items())),
-        unseen_conditions=tuple(sorted(counts.keys() - trained)),
-        bootstrap_draws=config.bootstrap_draws,
-        seed=config.seed,
-        skipped=dict(selection.skipped),
-        methods=results,
-        difference=difference,
-        verdict=give_verdict(results, difference),
+def _material(answered: Answered, evaluation: Evaluation, metrics: Path | None) -> "ReportMaterial":
+    """Numbers, answers and cells of the report, with what alignment found on held-out prompts."""
+    from c2s_rl.evaluation.assemble import ReportMaterial
+
+    align = metrics.parent if metrics is not None else None
+    corpus_seed = answered.prompt_set.manifest.seed
+    return ReportMaterial(
+        evaluation,
+        answered.groups,
+        answered.real,
+        answered.yardstick,
+        answered.prompt_set.vocabulary,
+        curve=read_curve(align / CURVE) if align else (),
+        best=read_best(align / BEST) if align else None,
+        num_shared=sum(
+            part_of(record, corpus_seed) is HeldOutPart.VALIDATION for record in answered.records_P
+        ),
     )
+
+
+def _column(prompt_set: PromptSet, key: str) -> str | None:
+    """An obs column that the corpus's config names, if it does."""
+    value = prompt_set.manifest.config.get(key)
+    return value if isinstance(value, str) else None
 
 
 def _replace_text(path: Path, text: str) -> None:

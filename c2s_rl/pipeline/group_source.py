@@ -6,11 +6,12 @@ Shape suffixes: P prompts of a step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from c2s_rl.grpo.roles import PublishedWeights, RolloutRequest
 from c2s_rl.grpo.staleness import Cursor, Ledger, OnExcess, OnSync, StalenessConfig, Start
 from c2s_rl.pipeline.align_data import PromptStream, rollout_seed
+from c2s_rl.pipeline.failure_budget import is_failed
 from c2s_rl.pipeline.group_stream import GroupStream, Outcome
 
 
@@ -66,10 +67,10 @@ class GroupSource:
         return self._ledger.cursor
 
     def counts(self) -> dict[str, float]:
-        """Groups dropped for their age and groups replaced, since the last call."""
+        """Groups dropped for their age, groups replaced and what rewards did, since last called."""
         counts = {name: float(count) for name, count in self._counts.items()}
         self._counts = dict.fromkeys(self._counts, 0)
-        return counts
+        return counts | self._stream.reward_figures()
 
     def update(self, publish: Callable[[], PublishedWeights]) -> None:
         """Have everything that is started from now on sampled by new weights.
@@ -111,6 +112,32 @@ class GroupSource:
             num_extra += num_replaced
             self._counts["replaced_groups"] += num_replaced
 
+    def answer(self, requests: Sequence[RolloutRequest]) -> list[Outcome]:
+        """Have prompts that are not trained on answered and scored, and wait for all of them.
+
+        They are sampled by the weights that were loaded last, for none are loaded meanwhile.
+        Groups of coming steps that are under way go on beside them and are kept.
+
+        Args:
+            requests: Their tickets are not looked at.
+
+        Returns:
+            One outcome a request, in order.
+        """
+        # below 0, where no position of the prompt stream is
+        tickets = [-1 - i for i in range(len(requests))]
+        self._stream.submit(
+            [replace(r, ticket=ticket) for r, ticket in zip(requests, tickets, strict=True)]
+        )
+        answered: dict[int, Outcome] = {}
+        while len(answered) < len(requests):
+            for outcome in self._stream.take():
+                if outcome.ticket < 0:
+                    answered[outcome.ticket] = outcome
+                else:
+                    self._arrive(outcome)
+        return [answered[ticket] for ticket in tickets]
+
     def _planned(self, step: int) -> Iterator[list[Outcome]]:
         missing = self._plan.per_step
         while missing:
@@ -125,8 +152,11 @@ class GroupSource:
                 yield [self._arrived.pop(position) for position in positions]
                 continue
             for outcome in self._stream.take():
-                self._arrived[outcome.ticket] = outcome
-                self._ledger.arrive(outcome.ticket, outcome.version)
+                self._arrive(outcome)
+
+    def _arrive(self, outcome: Outcome) -> None:
+        self._arrived[outcome.ticket] = outcome
+        self._ledger.arrive(outcome.ticket, outcome.version)
 
     def _start(self, starts: Sequence[Start]) -> None:
         requests: list[RolloutRequest] = []
@@ -158,6 +188,6 @@ class GroupSource:
 
 def is_flat(outcome: Outcome) -> bool:
     """Whether a scored group teaches nothing: fewer than two different rewards."""
-    if outcome.scored is None:
+    if is_failed(outcome.scored):
         return False
     return len({reward for reward in outcome.scored.rewards_G if reward is not None}) < 2

@@ -1,7 +1,7 @@
 """Sampling and scoring in the background: requests go in, scored groups come out as they finish.
 
-One thread talks to the rollout workers, and as many as there are reward workers to those; the loop
-that uses the stream is the only one that talks to the learner. Streaming or not changes when a
+One thread talks to the rollout workers, and as many as the reward workers can use to those; the
+loop that uses the stream is the only one that talks to the learner. Streaming or not changes when a
 group is scored, never what is sampled or how it is scored: every call of the reward holds one
 group, or all groups of one condition that were submitted together where the reward asks for it.
 """
@@ -36,8 +36,8 @@ class Outcome:
     """Of the request."""
     group: Group
     """As sampled."""
-    scored: ScoredGroup | None
-    """With rewards; None where the reward failed after retries."""
+    scored: ScoredGroup
+    """With rewards, and with what failed after retries."""
 
     @property
     def version(self) -> int:
@@ -100,7 +100,7 @@ class GroupStream:
         self._failure: BaseException | None = None
         self._should_stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="group-stream", daemon=True)
-        self._scorers = ThreadPoolExecutor(reward.num_workers, thread_name_prefix="reward")
+        self._scorers = ThreadPoolExecutor(reward.max_calls, thread_name_prefix="reward")
         self._bundles: dict[int, _Bundle] = {}
         self._unscored: list[_Bundle] = []
         self._num_sampling = 0
@@ -119,6 +119,10 @@ class GroupStream:
         self._should_stop.set()
         self._scorers.shutdown(wait=False, cancel_futures=True)
         self._thread.join(timeout=2 * POLL_S)
+
+    def reward_figures(self) -> dict[str, float]:
+        """What the reward workers did since the last call."""
+        return self._reward.figures()
 
     def submit(self, requests: Sequence[RolloutRequest]) -> None:
         """Have one group a request sampled and scored."""

@@ -52,12 +52,14 @@ class Timeline:
 
         Returns:
             `seconds_<phase>` of every phase ever seen; `seconds_step` from lap to lap;
+            `seconds_<phase>_alone`, in which it was busy and no other: what the step waited for it;
             `seconds_overlap`, what phases side by side saved: their sum less the time in which any
             was busy; `seconds_idle`, in which none was.
         """
         with self._lock:
             self._advance()
-            names = ("step", "overlap", "idle", *self._under_way)
+            alone = (f"{phase}_alone" for phase in self._under_way)
+            names = ("step", "overlap", "idle", *self._under_way, *alone)
             figures = {f"seconds_{name}": self._seconds[name] for name in names}
             self._seconds.clear()
         return figures
@@ -68,5 +70,7 @@ class Timeline:
         busy = [name for name, count in self._under_way.items() if count]
         for name in ("step", *busy):
             self._seconds[name] += passed
+        if len(busy) == 1:
+            self._seconds[f"{busy[0]}_alone"] += passed
         self._seconds["overlap"] += passed * max(0, len(busy) - 1)
         self._seconds["idle"] += 0.0 if busy else passed

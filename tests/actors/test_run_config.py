@@ -45,15 +45,45 @@ def test_the_seed_of_a_run_is_that_of_every_stage_that_names_none(file):
         ("name=a/b", "name must be letters"),
         ("rewards=[{name: kendal}]", "did you mean 'kendall'.* at 'rewards' in"),
         ("rewards=[{name: validity}]", "no 'num_genes' in options of reward 'validity'"),
+        (
+            "rewards=[{name: validity, options: {num_genes: 5}, calibrate: {}}]",
+            r"calibrate needs prompts with a control cell .* got 'cell_generation' with validity",
+        ),
+        (
+            "rewards=[{name: validity, options: {num_genes: 5}, weight: 0}]",
+            "other than 0, got none",
+        ),
+        ("composite.aggregation=max", "'sum_then_normalise' or 'normalise_then_sum', got 'max'"),
         ("align", "--set must be key=value, got 'align'"),
         ("placement={sleep: true}", "vLLM cannot sleep on a CPU, got rollout.num_gpus=0"),
         ("align.staleness={}", "staleness must be given with mode=async only, got mode=sync"),
+        (
+            "evaluate={program: x, baseline: Base, candidate_checkpoint: best}",
+            "candidate_checkpoint must be last without align.evaluation",
+        ),
+        (
+            "align.evaluation={metric: num_words}",
+            r"metric must be one of program_tau.*reward, reward/validity, got 'num_words'",
+        ),
+        ("align.evaluation={samples_per_prompt: 1}", "greater than or equal to 2, got 1"),
         ("seed.x=1", "--set seed.x must go through a section, got seed=5"),
     ],
 )
 def test_a_broken_rule_is_said_before_anything_is_loaded(file, override, message):
     with pytest.raises(ConfigError, match=message):
         load_run(file, [override])
+
+
+def test_a_reward_may_have_workers_of_its_own(file):
+    own = "{name: validity, options: {num_genes: 5}, workers: {num_workers: 3, deadline_s: 5}}"
+    other = "{name: validity, options: {num_genes: 5}, label: b}"
+    run = load_run(file, [f"rewards=[{own}, {other}]", "reward_workers.num_workers=2"])
+    assert [pool.num_workers for pool in run.reward_pools] == [3, 2]
+    assert [pool.deadline_s for pool in run.reward_pools] == [5.0, 300.0]
+    with pytest.raises(ConfigError, match="did you mean 'num_workers'"):
+        load_run(file, [f"rewards=[{own.replace('num_workers', 'num_worker')}]"])
+    with pytest.raises(ConfigError, match=r"resources must be greater than 0, got {'fpga': 0.0}"):
+        load_run(file, ["reward_workers.resources={fpga: 0}"])
 
 
 def test_numbers_and_names_are_yaml_1_2(file):
@@ -67,6 +97,15 @@ def test_engines_sleep_only_where_the_learner_waits_for_them(file):
     with pytest.raises(ConfigError, match=r"align\.streaming must be false with"):
         load_run(file, overrides)
     assert load_run(file, [*overrides, "align.streaming=false"]).placement.sleep
+
+
+def test_evaluation_during_training_measures_what_the_final_one_does_unless_it_says(file):
+    final = "evaluate={program: hallmark_apoptosis, variant: a, baseline: Base}"
+    during = load_run(file, [final, "align.evaluation={every: 5}"]).align.evaluation
+    assert (during.program, during.variant, during.every) == ("hallmark_apoptosis", "a", 5)
+    named = load_run(file, [final, "align.evaluation={program: x.gmt:Y, variant: b}"])
+    assert (named.align.evaluation.program, named.align.evaluation.variant) == ("x.gmt:Y", "b")
+    assert load_run(file, [final]).align.evaluation is None
 
 
 class PerCondition:

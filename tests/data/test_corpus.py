@@ -133,6 +133,89 @@ def test_held_out_perturbation_is_tested_with_controls_of_its_own(source_of: Mak
     assert not {r.context_id for r in train} & {r.context_id for r in test}
 
 
+EXPOSED = [
+    (f"{cell_type}-{perturbation}-{exposure}-{i}", cell_type, perturbation, exposure)
+    for cell_type in ("B", "T")
+    for perturbation in ("IL4", "IL6", "IL4 + IL6")
+    for exposure in ("acute", "chronic")
+    for i in range(12)
+]
+# Controls without exposure, as vehicles often are.
+UNTREATED = [
+    (f"{cell_type}-c-{i}", cell_type, "control", "") for cell_type in "BT" for i in range(30)
+]
+TIERED = {
+    "exposure_column": "donor",  # the toy cells' fourth column
+    "split": {
+        "test_fraction": 0.4,
+        "tiers": [
+            {"where": {"condition": ["IL4 + IL6"]}},
+            {"where": {"cell_type": ["B"], "condition": ["IL6"]}},
+            {"where": {"cell_type": ["T"], "condition": ["IL4"], "donor": ["acute"]}},
+        ],
+    },
+}
+
+
+def test_tiers_hold_combinations_out_and_are_named_after_what_training_lacks(
+    source_of: MakeSource,
+) -> None:
+    corpus = build(source_of([*EXPOSED, *UNTREATED]), changed(PERTURBATION, **TIERED))
+    tiers = {r.condition: r.tier for r in corpus.records if r.split is Split.TEST}
+    assert tiers == {
+        "B | IL4 + IL6 | acute": "unseen combination",
+        "B | IL4 + IL6 | chronic": "unseen combination",
+        "T | IL4 + IL6 | acute": "unseen combination",
+        "T | IL4 + IL6 | chronic": "unseen combination",
+        "B | IL6 | acute": "unseen per cell type",
+        "B | IL6 | chronic": "unseen per cell type",
+        "T | IL4 | acute": "unseen exposure",
+        # The share of other cells that test_fraction holds out, so that there are controls.
+        "B | IL4 | acute": "seen condition",
+        "B | IL4 | chronic": "seen condition",
+        "T | IL4 | chronic": "seen condition",
+        "T | IL6 | acute": "seen condition",
+        "T | IL6 | chronic": "seen condition",
+    }
+    train = [r for r in corpus.records if r.split is Split.TRAIN]
+    assert {r.tier for r in train} == {""}
+    assert {r.condition for r in train} == {c for c, t in tiers.items() if t == "seen condition"}
+    assert {c.condition: c.tier for c in corpus.counts if c.split is Split.TEST} == tiers
+    asked = next(r for r in corpus.records if r.condition == "T | IL4 | acute")
+    assert "IL4, acute" in asked.prompt
+
+
+def test_a_tier_may_have_a_name_of_its_own(source_of: MakeSource) -> None:
+    split = {"test_fraction": 0.4, "tiers": [{"name": "B lab", "where": {"cell_type": ["B"]}}]}
+    corpus = build(source_of([*EXPOSED, *UNTREATED]), changed(PERTURBATION, split=split))
+    tiers = {r.condition: r.tier for r in corpus.records if r.split is Split.TEST}
+    assert {tier for condition, tier in tiers.items() if condition[0] == "B"} == {"B lab"}
+    assert {tier for condition, tier in tiers.items() if condition[0] == "T"} == {"seen condition"}
+
+
+@pytest.mark.parametrize(
+    ("tier", "message"),
+    [
+        (
+            {"name": "unseen exposure", "where": {"cell_type": ["B"], "condition": ["IL6"]}},
+            "must hold such conditions, got 'B | IL6', which is 'unseen per cell type'",
+        ),
+        ({"where": {"condition": ["IL-6"]}}, "a value of condition in a tier must occur"),
+        (
+            {"where": {"cell_type": ["NK"], "condition": ["IL6"]}},
+            "a tier must hold cells, got none with {'cell_type': ['NK'], 'condition': ['IL6']}",
+        ),
+    ],
+)
+def test_a_tier_must_be_what_it_is_called(
+    source_of: MakeSource, tier: dict[str, object], message: str
+) -> None:
+    cells = [*EXPOSED, *UNTREATED, *((f"nk{i}", "NK", "control", "") for i in range(9))]
+    split = {"test_fraction": 0.4, "tiers": [tier]}
+    with pytest.raises(DataError, match=re.escape(message)):
+        build(source_of(cells), changed(PERTURBATION, split=split))
+
+
 def test_pseudobulk_is_of_the_same_condition_and_side(
     source_of: MakeSource, toy_cells: Cells
 ) -> None:
@@ -221,6 +304,7 @@ def test_counts_name_cells_and_prompts(source_of: MakeSource, toy_cells: Cells) 
             "condition": f"{cell_type} | IFN-beta",
             "num_prompts": 7,
             "num_cells": 20,
+            "tier": "",
         }
         for cell_type in ("B cell", "T cell")
     ]

@@ -22,7 +22,7 @@ COLUMNS = {"condition_column": "condition", "control": "control"}
         ({"control": "control"}, "must be given together, got None and 'control'"),
         (
             {**COLUMNS, "cell_type_column": "condition"},
-            "cell_type_column and condition_column must differ, got 'condition' twice",
+            "condition_column and exposure_column must differ, got 'condition' twice",
         ),
         (
             {"templates": {"cell_type_annotation": "a.yaml"}},
@@ -36,6 +36,20 @@ COLUMNS = {"condition_column": "condition", "control": "control"}
             {**COLUMNS, "split": {"holdout": {"condition": ["control"]}, "test_fraction": 0.1}},
             "held-out values of condition must be perturbations, got the control 'control'",
         ),
+        (
+            {**COLUMNS, "split": {"tiers": [{"where": {"condition": ["IL6"]}}]}},
+            "holding out values of condition needs test_fraction > 0",
+        ),
+        (
+            {"split": {"tiers": [{"where": {"donor": ["d1"]}}]}},
+            "a tier must be made of cell_type, got 'donor'; use split.holdout for donors",
+        ),
+        ({"split": {"tiers": [{"where": {}}]}}, "at least 1 item"),
+        (
+            {"split": {"tiers": [{"where": {"cell_type": []}}]}},
+            "a column of a tier must name values, got none for 'cell_type'",
+        ),
+        ({"exposure_column": "dose"}, "exposure_column needs condition_column, got 'dose' alone"),
         ({"num_genes": 0}, "greater than or equal to 1, got 0 at 'num_genes'"),
         ({"numgenes": 10}, "got 'numgenes' in c.yaml; did you mean 'num_genes'"),
         ({"split": {"test_fracton": 0.1}}, "did you mean 'test_fraction'"),

@@ -66,6 +66,7 @@ def record(
         split=split,
         target_genes_K=np.array(genes, dtype=np.int32),
         context_genes_K=np.array(context, dtype=np.int32),
+        tier="unseen exposure" if split is Split.TEST else "",
     )
 
 
@@ -91,7 +92,12 @@ def test_records_come_back_as_written(
 ) -> None:
     folder = tmp_path_factory.mktemp("prompts")
     records = [
-        record(i, genes=tuple(genes), context=tuple(context), split=split)
+        record(
+            i,
+            genes=tuple(genes),
+            context=tuple(context),
+            split=split,
+        )
         for i, (genes, context, split) in enumerate(rows)
     ]
     write_prompts(folder, records, MANIFEST)
@@ -195,7 +201,7 @@ def test_shard_of_other_columns_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 9}, "schema_version must be 1, got 9 in"),
+        ({"schema_version": 9}, "schema_version must be 2, got 9 in .*make the corpus again"),
         ({"num_genes": "many"}, "must follow its schema, got .* at num_genes in"),
         ({"extra": 1}, "must follow its schema, got .* at extra in"),
     ],

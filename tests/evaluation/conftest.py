@@ -7,13 +7,15 @@ import pytest
 
 from c2s_rl.cells.sentence import RankForm, RankModel
 from c2s_rl.evaluation.bootstrap import Interval
-from c2s_rl.evaluation.cell_metrics import Metric, Yardstick
+from c2s_rl.evaluation.cell_metrics import METRICS, Metric, Yardstick
+from c2s_rl.evaluation.population_metrics import metric_rows
 from c2s_rl.evaluation.rank import TauVariant
 from c2s_rl.evaluation.result import (
     Difference,
     Evaluation,
     MethodKind,
     MethodResult,
+    PopulationSetting,
 )
 from c2s_rl.evaluation.verdict import give_verdict
 from c2s_rl.types import Completion, Group, ParsedCell, PromptRecord, Split, Task
@@ -23,14 +25,16 @@ def int32(*values: int) -> np.ndarray:
     return np.array(values, dtype=np.int32)
 
 
-def make_record(
+def make_record(  # noqa: PLR0913 - one keyword a field
     prompt_id: str = "p0",
     condition: str = "B cell",
     target: tuple[int, ...] = (0, 1, 2, 3),
     control: tuple[int, ...] = (),
+    *,
     split: Split = Split.TEST,
     target_id: str = "",
     context_id: str = "",
+    tier: str = "",
 ) -> PromptRecord:
     return PromptRecord(
         prompt_id=prompt_id,
@@ -43,6 +47,7 @@ def make_record(
         split=split,
         target_genes_K=int32(*target),
         context_genes_K=int32(*control),
+        tier=tier,
     )
 
 
@@ -159,4 +164,55 @@ def evaluation() -> Evaluation:
         methods=methods,
         difference=gain,
         verdict=give_verdict(methods, gain),
+    )
+
+
+HARD, SEEN = "unseen exposure", "seen condition"
+
+
+@pytest.fixture
+def tiered(evaluation: Evaluation) -> Evaluation:
+    """The same evaluation in two tiers, with scFID of populations, lower for GRPO by 1 of 5."""
+    key = "scfid/all genes"
+    conditions = list(evaluation.conditions)
+    scfid = {"mean cell": None, "SFT": 5.0, "GRPO": 4.0, "real cell": 1.0}
+    methods = []
+    for method in evaluation.present:
+        value = scfid[method.name]
+        own = method.metrics | ({} if value is None else {key: _interval(value, 0.5)})
+        methods.append(
+            method.model_copy(
+                update={
+                    "metrics": own,
+                    "per_tier": {HARD: own, SEEN: own},
+                    "not_applicable": {key: "one cell is no population"} if value is None else {},
+                }
+            )
+        )
+    difference = evaluation.difference
+    assert difference is not None
+    changes = difference.metrics | {key: _interval(-1.0, 0.5)}
+    return evaluation.model_copy(
+        update={
+            "methods": tuple(methods),
+            "difference": difference.model_copy(
+                update={
+                    "metrics": changes,
+                    "gains": {Metric.PROGRAM_TAU.value: 1 / 3, key: -0.2},
+                    "per_tier": {HARD: changes, SEEN: changes},
+                }
+            ),
+            "tiers": {HARD: 5, SEEN: 3},
+            "tier_of": {conditions[0]: HARD, conditions[1]: SEEN},
+            "metric_info": dict(METRICS) | {key: metric_rows(["all genes"])[key]},
+            "population": PopulationSetting(
+                embeddings=("all genes: expression of 10 genes",),
+                num_cells={conditions[0]: 16},
+                skipped={conditions[1]: 3},
+                min_cells=10,
+                draws=50,
+            ),
+            "bootstrap_unit": "donor",
+            "bootstrap_note": "6 of donor in the held-out prompts",
+        }
     )

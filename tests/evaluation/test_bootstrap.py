@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from c2s_rl.evaluation.bootstrap import Interval, paired_interval, stratified_interval
+from c2s_rl.evaluation.bootstrap import (
+    Interval,
+    clustered_interval,
+    mean_over_conditions,
+    paired_interval,
+    standard_error_ends,
+    stratified_interval,
+)
 
 NAN = float("nan")
 
@@ -68,3 +75,57 @@ def test_pairing_removes_the_spread_between_prompts():
 def test_values_and_conditions_must_match():
     with pytest.raises(ValueError, match="got 2 values and 1 conditions"):
         stratified_interval([1, 2], ["a"], num_draws=10, seed=0)
+
+
+def test_donors_are_drawn_with_all_their_prompts():
+    # Two donors with 10 prompts each, 0 and 1: a draw of two donors has mean 0 (1/4), 0.5 (1/2) or
+    # 1 (1/4), so the 2.5 % and 97.5 % quantiles are 0 and 1, however many prompts there are.
+    donors = ["d0"] * 10 + ["d1"] * 10
+    values = [0.0] * 10 + [1.0] * 10
+    interval = clustered_interval(values, ["a"] * 20, donors, num_draws=500, seed=0)
+    assert interval == Interval(0.5, 0.0, 1.0, 20, 1, num_units=2)
+    by_prompt = stratified_interval(values, ["a"] * 20, num_draws=500, seed=0)
+    assert by_prompt.low > 0.2
+
+
+def test_a_donor_counts_in_every_condition_it_has_prompts_in():
+    # d0 has condition a (0) and b (2), d1 only a (4). Mean: ((0 + 4) / 2 + 2) / 2 = 2. Draws: d0
+    # twice: (0 + 2) / 2 = 1; one of each: 2; d1 twice: b has no prompt, 4.
+    draws = {
+        clustered_interval([0, 2, 4], list("aba"), ["d0", "d0", "d1"], num_draws=1, seed=s).low
+        for s in range(20)
+    }
+    assert draws == {1.0, 2.0, 4.0}
+    whole = clustered_interval([0, 2, 4], list("aba"), ["d0", "d0", "d1"], num_draws=9, seed=0)
+    assert whole.mean == 2.0
+
+
+def test_many_donors_of_one_prompt_are_the_plain_bootstrap_of_one_condition():
+    values = np.random.default_rng(0).normal(size=60)
+    donors = [f"d{i:02d}" for i in range(60)]
+    by_donor = clustered_interval(values, ["a"] * 60, donors, num_draws=4000, seed=0)
+    by_prompt = stratified_interval(values, ["a"] * 60, num_draws=4000, seed=1)
+    assert by_donor.low == pytest.approx(by_prompt.low, abs=0.03)
+    assert by_donor.high == pytest.approx(by_prompt.high, abs=0.03)
+
+
+def test_one_donor_gives_a_mean_without_interval():
+    assert clustered_interval([1, 3, NAN], list("aab"), ["d"] * 3, num_draws=9, seed=0) == Interval(
+        2.0, None, None, 2, 1, num_units=1
+    )
+    assert clustered_interval([NAN], ["a"], ["d"], num_draws=9, seed=0).mean is None
+    with pytest.raises(ValueError, match="got 2 values, 1 conditions and 2 units"):
+        clustered_interval([1, 2], ["a"], ["d", "d"], num_draws=9, seed=0)
+
+
+def test_ends_by_standard_error_stay_around_the_value():
+    # Draws 3 and 5: standard deviation sqrt(2) with one degree of freedom; nan is left out.
+    low, high = standard_error_ends(1.0, np.array([3.0, NAN, 5.0]))
+    assert (low, high) == pytest.approx((1 - 1.959964 * 2**0.5, 1 + 1.959964 * 2**0.5))
+    assert standard_error_ends(1.0, np.array([3.0, 5.0]), lowest=0.0)[0] == 0.0
+    assert standard_error_ends(1.0, np.array([3.0, NAN])) == (None, None)
+
+
+def test_mean_over_conditions_leaves_missing_values_out():
+    assert mean_over_conditions([1, 3, 5, NAN], list("aabc")) == 3.5
+    assert mean_over_conditions([NAN], ["a"]) is None

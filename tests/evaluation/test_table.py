@@ -6,7 +6,7 @@ from rich.console import Console
 
 from c2s_rl.evaluation.bootstrap import Interval
 from c2s_rl.evaluation.cell_metrics import Metric
-from c2s_rl.evaluation.result import format_range, format_value
+from c2s_rl.evaluation.result import format_gain, format_range, format_value
 from c2s_rl.evaluation.table import FULL_WIDTH, result_table, shown_metrics
 
 
@@ -66,6 +66,26 @@ def test_a_metric_without_any_value_has_no_row(evaluation):
     assert shown_metrics(without)[0] is Metric.PROGRAM_TAU
 
 
+def test_tiers_stand_below_the_primary_metric(tiered):
+    lines = printed(tiered, FULL_WIDTH)
+    labels = [
+        line.split("  ")[0].strip() if line[:2] != "  " else line[:18].strip() for line in lines
+    ]
+    first = labels.index("program tau ↑")
+    assert labels[first + 2] == "unseen exposure"
+    assert labels[first + 4] == "seen condition"
+
+
+def test_populations_say_which_cells_they_are_of(tiered):
+    lines = printed(tiered, FULL_WIDTH)
+    assert row(lines, "scFID, all genes")[-4:] == ["n/a", "5.000", "4.000", "1.000"]
+    text = " ".join(" ".join(lines).split())
+    assert "Distances between populations: 16 cells of every method in a condition" in text
+    assert "1 of 2 conditions have fewer than 10 cells to compare and no distances" in text
+    assert "n/a (mean cell): one cell is no population." in text
+    assert "Intervals draw by donor: 6 of donor in the held-out prompts." in text
+
+
 def test_numbers_are_written_in_the_metrics_unit():
     half = Interval(0.5, 0.456, 0.5441, 8, 2)
     assert format_value(Metric.PROGRAM_TAU, 0.12345) == "0.123"
@@ -76,3 +96,5 @@ def test_numbers_are_written_in_the_metrics_unit():
     assert format_value(Metric.PROGRAM_TAU, None) == "-"
     assert format_range(Metric.UNKNOWN_RATE, half) == "45.6 to 54.4"
     assert format_range(Metric.PROGRAM_TAU, Interval(0.5, None, None, 1, 1)) == ""
+    assert format_gain(-0.1234).replace("\N{NO-BREAK SPACE}", " ") == "-12.3 %"
+    assert format_gain(None) == "-"

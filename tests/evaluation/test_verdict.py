@@ -3,9 +3,10 @@
 import pytest
 
 from c2s_rl.evaluation.bootstrap import Interval
-from c2s_rl.evaluation.cell_metrics import Metric
+from c2s_rl.evaluation.cell_metrics import METRICS, Metric
+from c2s_rl.evaluation.population_metrics import ACTIVITY, metric_rows
 from c2s_rl.evaluation.result import MethodKind, Outcome
-from c2s_rl.evaluation.verdict import do_overlap, give_verdict
+from c2s_rl.evaluation.verdict import do_overlap, give_verdict, guards
 
 POLICY = MethodKind.POLICY
 
@@ -16,6 +17,37 @@ def methods(method):
         method("mean cell", MethodKind.NULL, 0.1),
         method("SFT", POLICY, 0.30, duplicate_rate=0.10),
         method("GRPO", POLICY, 0.40, duplicate_rate=0.20),
+    )
+
+
+KEY = "scfid/all genes"
+INFO = dict(METRICS) | metric_rows(["all genes"])
+
+
+def with_scfid(methods, difference, change, half=0.5):
+    """Add scFID of 5 for SFT to all methods, and a change of it."""
+    value = Interval(5.0, 4.0, 6.0, 8, 2)
+    ends = Interval(change, change - half, change + half, 8, 2)
+    methods = [m.model_copy(update={"metrics": m.metrics | {KEY: value}}) for m in methods]
+    return methods, difference.model_copy(update={"metrics": difference.metrics | {KEY: ends}})
+
+
+def test_metrics_of_populations_are_watched_too(methods, difference):
+    verdict = give_verdict(*with_scfid(methods, difference(program_tau=0.1), 1.0), INFO)
+    assert verdict.is_at_a_price
+    assert verdict.price.endswith("SFT to GRPO: scFID, all genes 5.000 to 5.000.")
+    for change in (-1.0, 0.1):
+        verdict = give_verdict(*with_scfid(methods, difference(program_tau=0.1), change), INFO)
+        assert not verdict.is_at_a_price
+        assert "all-gene r; scFID, all genes." in verdict.price
+
+
+def test_program_activity_has_no_better_and_is_no_price(methods, difference):
+    assert ACTIVITY not in guards(
+        difference().model_copy(
+            update={"metrics": difference().metrics | {ACTIVITY: Interval(-1, -2, -0.5, 8, 2)}}
+        ),
+        INFO,
     )
 
 

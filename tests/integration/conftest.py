@@ -59,7 +59,7 @@ class Runs:
 
     def start(self, command: str, name: str, *options: str) -> subprocess.Popen[str]:
         """Start a command as the leader of a process group of its own."""
-        arguments = [sys.executable, "-m", "c2s_rl", "-v", command]
+        arguments = [sys.executable, "-m", "c2s_rl", "-v", *command.split()]
         return subprocess.Popen(
             [*arguments, "--config", str(self.config(name)), *options],
             cwd=PROJECT,

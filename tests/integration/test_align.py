@@ -5,6 +5,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file
 
+from c2s_rl.evaluation.learning_curve import read_best, read_curve
 from c2s_rl.runlog import read_metrics
 
 pytestmark = pytest.mark.integration
@@ -43,11 +44,24 @@ def test_engine_and_learner_agree_and_the_policy_moves(undisturbed, prepared):
     assert _difference(start, _policy(undisturbed)) > 1e-4
 
 
+def test_a_run_tells_what_its_reward_workers_did_and_how_long_they_were_waited_for(undisturbed):
+    for line in read_metrics(undisturbed / "metrics.jsonl"):
+        for reward in ("kendall", "validity"):
+            assert line[f"reward_worker/{reward}/completions"] == 9.0  # 3 prompts x 3 answers
+            assert 1.0 <= line[f"reward_worker/{reward}/calls"] <= 3.0
+            assert 0.0 < line[f"reward_worker/{reward}/latency_s"] < line["seconds_step"]
+            assert line[f"reward_worker/{reward}/restarts"] == 0.0
+        assert 0.0 <= line["seconds_reward_alone"] <= line["seconds_reward"]
+        assert line["failed_groups"] == line["failed_completions"] == 0.0
+
+
 def test_a_killed_run_without_streaming_ends_bitwise_like_an_undisturbed_one_with_it(
     runs, prepared, undisturbed
 ):
     folder = _copy(prepared, "killed")
-    plain = ("--set", "align.streaming=false")
+    # the killed one is evaluated during training as well, which must not show in the policy
+    evaluation = "align.evaluation={every: 2, num_prompts: 4, samples_per_prompt: 2}"
+    plain = ("--set", "align.streaming=false", "--set", evaluation)
     runs.kill_after("align", "killed", folder / "align" / "checkpoints" / "step-00002", *plain)
     assert not (folder / "align" / "policy").exists()
     output = runs.run("align", "killed", *plain)
@@ -56,6 +70,15 @@ def test_a_killed_run_without_streaming_ends_bitwise_like_an_undisturbed_one_wit
     assert all((left[name] == right[name]).all() for name in left)
     completions = "completions/step-00003.parquet"
     assert (undisturbed / completions).read_bytes() == (folder / "align" / completions).read_bytes()
+    points = read_curve(folder / "align" / "held_out.jsonl")
+    assert [point.step for point in points] == [0, 2, 4]
+    assert all(point.num_answers == 8 for point in points)  # 4 prompts x 2
+    assert {"program_tau", "reward", "reward/kendall", "reward/validity"} <= points[
+        0
+    ].metrics.keys()
+    best = read_best(folder / "align" / "best")
+    assert best.point.value("program_tau") == max(p.value("program_tau") for p in points)
+    _policy(folder / "align" / "best")
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -99,6 +122,15 @@ def test_evaluation_prints_the_table_and_a_second_run_reuses_everything(runs, un
     again = runs.run("run", "undisturbed")
     assert again.count("reusing") == 5
     assert report.stat().st_mtime_ns == written
+
+
+def test_scoring_its_completions_offline_gives_the_training_scores(runs, undisturbed):
+    output = runs.run("rewards score", "undisturbed", "--max-difference", "0")
+    # 4 steps of 3 prompts x 3 answers
+    for name in ("kendall", "validity", "total"):
+        (line,) = [line for line in output.splitlines() if line.startswith(name)]
+        assert line.split()[1] == "36"
+        assert line.endswith("0 (exact)")
 
 
 def test_another_config_in_the_same_folder_is_refused(runs, undisturbed):

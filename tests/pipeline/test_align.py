@@ -30,9 +30,11 @@ def config(**changes):
     return AlignConfig(**(values | changes))
 
 
-def align(folder, *, learner=None, rollout=None, reward=None, **changes):
+def align(folder, *, learner=None, rollout=None, reward=None, group_size=2, **changes):
     learner = learner or FakeLearner()
-    workers = AlignWorkers(rollout or FakeRollout(), reward or FakeReward(), learner)
+    rollout = rollout or FakeRollout(group_size=group_size)
+    changes |= {"sampling": SamplingConfig(group_size=group_size)}
+    workers = AlignWorkers(rollout, reward or FakeReward(), learner)
     run(config(**changes), workers, RECORDS, output=folder, seed=7)
     return learner
 
@@ -89,6 +91,44 @@ def test_groups_whose_reward_failed_are_left_out_and_counted(tmp_path):
 def test_a_spent_failure_budget_stops_the_run(tmp_path):
     with pytest.raises(BudgetError, match=r"at most max_failed_groups=0 groups may fail.*got 1"):
         align(tmp_path, reward=FakeReward({"p1"}))
+
+
+def test_completions_that_fail_in_a_group_that_goes_on_have_a_budget_of_their_own(tmp_path):
+    reward = FakeReward(half_broken={"p1", "p2"})
+    with pytest.raises(
+        BudgetError,
+        match=r"at most max_failed_completions=1 completions .*got 2 by step .*: reward 'tokens' "
+        r"raised 2 \(first: raised: a reward must not raise, got one on p[12]\)",
+    ):
+        align(tmp_path, reward=reward, group_size=3, max_failed_completions=1)
+
+
+def test_a_completion_that_failed_is_left_out_of_its_group(tmp_path):
+    reward = FakeReward(half_broken={f"p{i}" for i in range(5)})
+    align(tmp_path, reward=reward, group_size=3, num_steps=2, max_failed_completions=6)
+    metrics = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["failed_completions"] for line in metrics] == [3.0, 6.0]
+    assert [line["failed_groups"] for line in metrics] == [0.0, 0.0]
+    rows = pq.read_table(tmp_path / "completions" / "step-00001.parquet").to_pylist()
+    assert [row["reward"] is None for row in rows] == [True, False, False] * 3
+    assert [row["advantage"] for row in rows[::3]] == [0.0] * 3
+    for first, second in zip(rows[1::3], rows[2::3], strict=True):
+        assert first["advantage"] == -second["advantage"]
+
+
+def test_failures_are_counted_on_where_a_run_is_continued(tmp_path):
+    changes = {"reward": FakeReward({"p1"}), "max_failed_groups": 10, "save_every": 1}
+    stopped = FakeLearner()
+    stopped.stop_at = 4
+    with pytest.raises(KeyboardInterrupt):
+        align(tmp_path / "cut", learner=stopped, **changes)
+    align(tmp_path / "cut", **changes)
+    align(tmp_path / "whole", **changes)
+    counts = [
+        [line["failed_groups"] for line in read_metrics(tmp_path / name / "metrics.jsonl")]
+        for name in ("cut", "whole")
+    ]
+    assert counts[0] == counts[1]
 
 
 def test_a_step_without_any_scored_group_stops_the_run(tmp_path):

@@ -1,5 +1,6 @@
 """The stage from cells on disk to evaluation.json and report.html."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,13 +14,18 @@ from c2s_rl.cells.sentence import parse_cell, write_sentence
 from c2s_rl.config import validate
 from c2s_rl.data.prompt_set import PromptSet, read_prompts
 from c2s_rl.errors import ConfigError, DataError, StageError
+from c2s_rl.evaluation.bootstrap import Interval
 from c2s_rl.evaluation.cell_metrics import Metric
+from c2s_rl.evaluation.learning_curve import Best, CurvePoint, ProbeValue, write_curve
+from c2s_rl.evaluation.parts import HeldOutPart, HeldOutPrompts, part_of
+from c2s_rl.evaluation.probes import Probe
 from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import Evaluation, Outcome
 from c2s_rl.pipeline import convert, corpus
 from c2s_rl.pipeline.evaluate import EvaluateConfig, run, select_prompts
 from c2s_rl.types import Completion, Group, PromptRecord, Split
 
+VALIDATION = HeldOutPart.VALIDATION
 PROGRAM = "hallmark_interferon_alpha_response"
 NUM_GENES = 12
 CONFIG = EvaluateConfig(
@@ -123,6 +129,51 @@ def test_every_prompt_left_out_is_counted(prompt_set):
         "the target expresses no gene of the program": len(flat),
         "more than num_prompts": len(held_out) - num_b - len(flat) - 3,
     }
+
+
+def test_prompts_that_choose_checkpoints_are_left_out_where_asked(prompt_set):
+    everything = CONFIG.model_copy(update={"num_prompts": 99})
+    seed = prompt_set.manifest.seed
+    parts = {
+        choice: select_prompts(everything.for_run(has_validation=choice), prompt_set)
+        for choice in (False, True)
+    }
+    chosen = {r.prompt_id for r in parts[False].records_P if part_of(r, seed) is VALIDATION}
+    assert 0 < len(chosen) < len(parts[False].records_P) / 2
+    assert {r.prompt_id for r in parts[True].records_P} == (
+        {r.prompt_id for r in parts[False].records_P} - chosen
+    )
+    assert parts[True].skipped["kept for choosing checkpoints"] >= len(chosen)
+    # what the user says comes first
+    said = everything.model_copy(update={"held_out": HeldOutPrompts.ALL})
+    assert said.for_run(has_validation=True).held_out is HeldOutPrompts.ALL
+
+
+def test_the_report_shows_probes_and_what_training_found(prompt_set, cells, policies, tmp_path):
+    point = CurvePoint(
+        step=4,
+        metrics={"program_tau": Interval(0.5, 0.4, 0.6, 4, 2)},
+        per_condition={"B": {"program_tau": Interval(0.5, None, None, 1, 1)}},
+        probes={Probe.WORDS: ProbeValue(answers=12.0, real=12.0)},
+        num_prompts=4,
+        num_answers=8,
+        num_failed=0,
+        seconds=1.0,
+    )
+    align = tmp_path / "align"
+    (align / "best").mkdir(parents=True)
+    write_curve(align / "held_out.jsonl", [point])
+    best = Best(metric="program_tau", point=point)
+    (align / "best" / "best.json").write_text(best.model_dump_json())
+    evaluate(prompt_set, cells, tmp_path, policies, metrics=align / "metrics.jsonl")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Best program tau on the 4 validation prompts: 0.500 after step 4." in html
+    # ten prompts of the toy are reported without leaving the validation part out
+    assert "prompts of the result above are of the part that picked" in html
+    assert '<table id="probes">' in html
+    # SFT repeats one of 14 words and invents one; GRPO does neither, as real cells do
+    assert re.search(r"repeated genes</th>\s*<td[^>]*>0.0.%</td>\s*<td[^>]*>7.1.%", html)
+    assert "No probe moved away from real cells" in html
 
 
 def test_the_better_policy_wins_and_both_files_say_so(prompt_set, cells, policies, tmp_path):

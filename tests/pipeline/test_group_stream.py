@@ -60,7 +60,8 @@ def test_every_request_comes_back_scored_or_marked_as_failed(open_stream):
     stream = open_stream(FakeRollout(), FakeReward({"p1"}))
     stream.submit(requests(0, 1, 2))
     outcomes = take(stream, 3)
-    assert outcomes[1].scored is None
+    assert outcomes[1].scored.rewards_G == (None, None)
+    assert outcomes[1].scored.failures["tokens"][0].startswith("raised: a reward must not raise")
     for ticket in (0, 2):
         group = outcomes[ticket].group
         assert group.record.prompt_id == f"p{ticket}"

@@ -34,6 +34,9 @@ def test_phases_side_by_side_and_rests_add_up():
         "seconds_rollout": 4.0,
         "seconds_reward": 3.0,
         "seconds_learn": 2.0,
+        "seconds_rollout_alone": 2.0,  # 1..3
+        "seconds_reward_alone": 0.0,
+        "seconds_learn_alone": 1.0,  # 6..7
         "seconds_overlap": 3.0,  # 4 + 3 + 2 busy seconds in the 6 from 1 to 7
         "seconds_idle": 4.0,  # 0..1 and 7..10
     }
@@ -47,6 +50,17 @@ def test_calls_of_one_phase_side_by_side_count_once():
         with timeline.phase("reward"):
             clock.time += 1.0
     assert timeline.lap()["seconds_reward"] == 2.0
+
+
+def test_a_step_waits_for_rewards_while_nothing_else_is_under_way():
+    clock = Clock()
+    timeline = Timeline(clock)
+    with timeline.phase("reward"):
+        with timeline.phase("rollout"):
+            clock.time += 9.0
+        clock.time += 1.0
+    lap = timeline.lap()
+    assert (lap["seconds_reward"], lap["seconds_reward_alone"]) == (10.0, 1.0)
 
 
 def test_a_phase_that_is_under_way_is_split_between_laps():

@@ -18,7 +18,8 @@ from c2s_rl.evaluation.material import RewardMaterial
 from c2s_rl.pipeline import convert, corpus
 from c2s_rl.types import Completion, Group, ParsedCell, PromptRecord, Split, Task
 from rewards import load_reward
-from rewards.base import RewardBatch, RewardResult, RewardScope, score_checked
+from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.checking import raise_failures, score_checked
 from rewards.composite import CompositeReward, RewardSpec
 
 PROGRAM = "hallmark_interferon_alpha_response"
@@ -102,7 +103,7 @@ def test_delta_form_without_a_control_cell_is_a_reward_error():
     reward = load_reward("kendall", {"program": PROGRAM, "form": "delta", "num_genes": 5})
     batch = RewardBatch((make_group([A]),), VOCABULARY)
     with pytest.raises(RewardError, match="needs a control cell in the prompt, got none in prompt"):
-        score_checked(reward, batch, "kendall")
+        raise_failures(score_checked(reward, batch, "kendall"))
 
 
 def test_baseline_form_is_the_gain_over_the_control():
@@ -263,7 +264,7 @@ class _Broken:
 def test_a_failing_plugin_is_an_error_and_never_a_number(answer, message):
     batch = RewardBatch((make_group([A, B]),), VOCABULARY)
     with pytest.raises(RewardError, match=message):
-        score_checked(_Broken(answer), batch, "mine")
+        raise_failures(score_checked(_Broken(answer), batch, "mine"))
 
 
 class ConditionMean:
@@ -313,7 +314,7 @@ def test_two_rewards_of_one_name_need_labels():
     [
         ("kendal", {}, "got 'kendal'; did you mean 'kendall'"),
         ("no.such.module:Thing", {}, "must be importable, got 'no.such.module:Thing'"),
-        ("rewards.base:RewardSample", {}, "class with scope, Options and score"),
+        ("rewards.base:RewardSample", {}, "be a class with scope = .* got no scope; no Opt"),
         ("kendall", {"programm": PROGRAM}, "got 'programm'.*did you mean 'program'"),
         ("kendall", {"program": "hallmark_apoptosi"}, "hallmark_apoptosis"),
     ],

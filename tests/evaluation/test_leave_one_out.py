@@ -1,0 +1,99 @@
+"""Credit by leave-one-out equals leaving one out."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from c2s_rl.evaluation.distances import energy_distance, mmd, wasserstein
+from c2s_rl.evaluation.frechet import frechet_distance, moments
+from c2s_rl.evaluation.leave_one_out import (
+    LeaveOneOut,
+    energy_without_each,
+    mmd_without_each,
+    scfid_without_each,
+    wasserstein_without_each,
+)
+
+
+def frechet(real, generated, shrinkage=0.0):
+    # not scfid: one generated cell may be left, and has no covariance
+    return frechet_distance(
+        moments(real, shrinkage=shrinkage), moments(generated, shrinkage=shrinkage)
+    )
+
+
+WIDTHS = (0.5, 2.0)
+PAIRS = {
+    "mmd": (partial(mmd_without_each, bandwidths=WIDTHS),
+            partial(mmd, bandwidths=WIDTHS, is_unbiased=False)),
+    "energy": (energy_without_each, partial(energy_distance, is_unbiased=False)),
+    "w1": (partial(wasserstein_without_each, order=1), partial(wasserstein, order=1)),
+    "w2": (partial(wasserstein_without_each, order=2), partial(wasserstein, order=2)),
+    "scfid": (scfid_without_each, frechet),
+    "shrunk scfid": (partial(scfid_without_each, shrinkage=0.2), partial(frechet, shrinkage=0.2)),
+}  # fmt: skip
+each = pytest.mark.parametrize("name", PAIRS)
+
+
+@each
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.integers(2, 9), st.integers(1, 12))
+def test_without_each_is_the_distance_of_the_others(name, seed, num_real, num, num_dimensions):
+    without_each, distance = PAIRS[name]
+    rng = np.random.default_rng(seed)
+    real = rng.normal(size=(num_real, num_dimensions))
+    generated = rng.normal(0.5, 2.0, size=(num, num_dimensions))
+    generated[-1] = generated[0]  # equal cells happen
+    result = without_each(real, generated)
+    expected = [distance(real, np.delete(generated, g, axis=0)) for g in range(num)]
+    np.testing.assert_allclose(result.without_G, expected, rtol=1e-9, atol=1e-9)
+    assert result.of_all == pytest.approx(distance(real, generated), rel=1e-9, abs=1e-9)
+
+
+@each
+def test_credit_follows_the_cell_and_not_its_place(name):
+    rng = np.random.default_rng(3)
+    real, generated = rng.normal(size=(8, 4)), rng.normal(size=(7, 4))
+    order = rng.permutation(7)
+    straight = PAIRS[name][0](real, generated).credit_G(is_distance=True)
+    permuted = PAIRS[name][0](real, generated[order]).credit_G(is_distance=True)
+    np.testing.assert_allclose(permuted, straight[order], atol=1e-9)
+
+
+@each
+def test_a_far_cell_has_the_least_credit_and_copies_share_theirs(name):
+    rng = np.random.default_rng(4)
+    real = rng.normal(size=(30, 3))
+    near = rng.normal(size=(8, 3))
+    generated = np.vstack([near, near[:1], [[9.0, 9.0, 9.0]]])
+    credit_G = PAIRS[name][0](real, generated).credit_G(is_distance=True)
+    assert credit_G.argmin() == 9
+    assert credit_G[9] < 0
+    assert credit_G[0] == pytest.approx(credit_G[8], abs=1e-9)
+
+
+def test_credit_of_a_mean_is_the_difference_to_the_mean():
+    # values 1, 2, 6 (mean 3): without each 4, 3.5, 1.5; a score's credit is v - mean, times no n
+    values = np.array([1.0, 2.0, 6.0])
+    result = LeaveOneOut(3.0, np.array([4.0, 3.5, 1.5]))
+    np.testing.assert_allclose(result.credit_G(is_distance=False), values - 3.0)
+    np.testing.assert_allclose(result.credit_G(is_distance=True), 3.0 - values)
+
+
+def test_the_size_of_credits_does_not_depend_on_the_number_of_cells():
+    rng = np.random.default_rng(5)
+    real = rng.normal(size=(50, 3))
+    spread = [
+        energy_without_each(real, rng.normal(1.0, size=(num, 3))).credit_G(is_distance=True).std()
+        for num in (40, 400)
+    ]
+    assert spread[0] == pytest.approx(spread[1], rel=0.4)
+
+
+@each
+def test_one_cell_cannot_be_left_out(name):
+    with pytest.raises(ValueError, match="at least 2 generated cells, got 1"):
+        PAIRS[name][0](np.eye(3), np.ones((1, 3)))

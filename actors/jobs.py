@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -18,7 +19,7 @@ from ruamel.yaml import YAML
 
 from actors.align_watch import describe_choice, find_watch
 from actors.engine_env import quiet_driver
-from actors.progress import AlignProgress, SftProgress
+from actors.progress import AlignProgress, EmbedderProgress, SftProgress
 from actors.run_config import RunConfig, load_run
 from actors.stages import StageKey, StageLedger, resolved
 from c2s_rl.cells.sentence import stable_hash
@@ -30,6 +31,9 @@ from c2s_rl.grpo.roles import RolloutRequest
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.runlog import MAIN_PACKAGES, METRICS, package_versions, write_manifest
 from c2s_rl.types import Group, PromptRecord, Split
+
+if TYPE_CHECKING:
+    from c2s_rl.evaluation.report import RunInfo
 
 __all__ = ["STAGES", "load_run", "run_all", "run_stage"]
 
@@ -84,8 +88,8 @@ def run_stage(run: RunConfig, stage: str, *, overwrite: bool = False) -> None:
     output = run.folder / STAGES[stage].output
     if not ledger.begin(key, output, overwrite=overwrite):
         console.print(f"[dim]{stage}: reusing {output}[/]")
-        if stage == "evaluate":
-            show_evaluation(run)
+        if stage in SHOWN:
+            SHOWN[stage](run)
         return
     console.print(f"[bold]{stage}[/] -> {output}")
     _write_run_files(run)
@@ -140,7 +144,9 @@ def config_text(run: RunConfig) -> str:
 
 
 CELLS, CORPUS, BASE, SFT, ALIGN = "cells", "corpus", "base", "sft", "align"
+EMBEDDER = "embedder"
 EVALUATION, REPORT = "evaluation.json", "report.html"
+TEXT_EVALUATION, TEXT_REPORT = "text_evaluation.json", "text_report.html"
 
 
 def _convert(run: RunConfig, _console: Console) -> None:
@@ -155,6 +161,22 @@ def _corpus(run: RunConfig, _console: Console) -> None:
 
     assert run.corpus is not None
     corpus.run(run.corpus, run.folder / CELLS, run.folder / CORPUS)
+
+
+def _train_embedder(run: RunConfig, console: Console) -> None:
+    from c2s_rl.pipeline import train_embedder
+
+    assert run.embedder is not None
+    cells, corpus = run.folder / CELLS, run.folder / CORPUS
+    with EmbedderProgress(console, run.embedder.num_steps) as progress:
+        train_embedder.run(
+            run.embedder, cells, corpus, run.folder / EMBEDDER, on_step=progress.update
+        )
+
+
+def own_embedder(run: RunConfig) -> Path | None:
+    """Folder of the scGPT that the run trains, if it does; absolute, for other processes."""
+    return (run.folder / EMBEDDER).absolute() if run.embedder else None
 
 
 def _base_model(run: RunConfig, _console: Console) -> None:
@@ -233,8 +255,6 @@ def reward_material(run: RunConfig) -> RewardMaterial:
 
 
 def _evaluate(run: RunConfig, console: Console) -> None:
-    from actors.session import ray_session
-    from c2s_rl.evaluation.report import RunInfo
     from c2s_rl.pipeline import evaluate
 
     assert run.evaluate is not None
@@ -242,41 +262,82 @@ def _evaluate(run: RunConfig, console: Console) -> None:
     config = run.evaluate.for_run(has_validation=has_validation)
     prompt_set = read_prompts(run.folder / CORPUS)
     records = evaluate.select_prompts(config, prompt_set).records_P
-    policies = evaluated_policies(run)
-    num_cpus = run.rollout.num_workers * run.rollout.num_cpus
-    groups: dict[str, list[Group]] = {}
-    with ray_session(run.ray, num_cpus=num_cpus):
-        for name, policy in policies.items():
-            with console.status(f"{name} answers {len(records)} held-out prompts"):
-                groups[name] = _sample(run, policy, prompt_set, records)
+    groups = _answers(run, console, prompt_set, records, config.samples_per_prompt)
     evaluate.run(
         config,
         prompt_set=prompt_set,
         cells=run.folder / CELLS,
         groups_by_policy=groups,
         metrics=run.folder / ALIGN / METRICS if run.align else None,
-        run_info=RunInfo(
-            name=run.name,
-            trained_on=describe(run, prompt_set),
-            seed=run.seed,
-            date=date.today().isoformat(),
-            versions=package_versions(MAIN_PACKAGES),
-            config_text=config_text(run),
-        ),
+        run_info=_run_info(run, prompt_set),
         output=run.folder,
     )
     show_evaluation(run)
 
 
+def _evaluate_text(run: RunConfig, console: Console) -> None:
+    from c2s_rl.pipeline import evaluate_text
+
+    config = run.evaluate_text
+    assert config is not None
+    prompt_set = read_prompts(run.folder / CORPUS)
+    records = evaluate_text.select_text_prompts(config, prompt_set).records_P
+    groups = _answers(run, console, prompt_set, records, config.samples_per_prompt)
+    evaluate_text.run(
+        config,
+        prompt_set=prompt_set,
+        groups_by_policy=groups,
+        metrics=run.folder / ALIGN / METRICS if run.align else None,
+        run_info=_run_info(run, prompt_set),
+        output=run.folder,
+    )
+    show_text_evaluation(run)
+
+
+def _run_info(run: RunConfig, prompt_set: PromptSet) -> "RunInfo":
+    from c2s_rl.evaluation.report import RunInfo
+
+    return RunInfo(
+        name=run.name,
+        trained_on=describe(run, prompt_set),
+        seed=run.seed,
+        date=date.today().isoformat(),
+        versions=package_versions(MAIN_PACKAGES),
+        config_text=config_text(run),
+    )
+
+
+def _answers(
+    run: RunConfig,
+    console: Console,
+    prompt_set: PromptSet,
+    records: tuple[PromptRecord, ...],
+    num_samples: int,
+) -> dict[str, list[Group]]:
+    """Have every policy of the run answer the prompts, one policy after the other."""
+    from actors.session import ray_session
+
+    num_cpus = run.rollout.num_workers * run.rollout.num_cpus
+    groups: dict[str, list[Group]] = {}
+    with ray_session(run.ray, num_cpus=num_cpus):
+        for name, policy in evaluated_policies(run).items():
+            with console.status(f"{name} answers {len(records)} held-out prompts"):
+                groups[name] = _sample(run, policy, prompt_set, records, num_samples)
+    return groups
+
+
 def _sample(
-    run: RunConfig, policy: Path, prompt_set: PromptSet, records: tuple[PromptRecord, ...]
+    run: RunConfig,
+    policy: Path,
+    prompt_set: PromptSet,
+    records: tuple[PromptRecord, ...],
+    num_samples: int,
 ) -> list[Group]:
     """Have one policy answer the prompts; all policies draw from the same random numbers."""
     from actors.launch import rollout_pool
 
-    assert run.evaluate is not None
     trained = run.align.sampling if run.align else SamplingConfig()
-    sampling = trained.model_copy(update={"group_size": run.evaluate.samples_per_prompt})
+    sampling = trained.model_copy(update={"group_size": num_samples})
     sampling = sampling.for_task(records[0].task)  # an evaluation has prompts of one task
     requests = [
         RolloutRequest(record, stable_hash(f"evaluate/{record.prompt_id}", run.seed) >> 2)
@@ -295,6 +356,20 @@ def show_evaluation(run: RunConfig) -> None:
     evaluation = read_evaluation(run.folder / EVALUATION)
     console.print(result_table(evaluation, width=console.width))
     console.print(f"report: {run.folder / REPORT}", soft_wrap=True)
+
+
+def show_text_evaluation(run: RunConfig) -> None:
+    """Print the table of a finished evaluation of text, and where its report is."""
+    from c2s_rl.evaluation.text_result import TextEvaluation
+    from c2s_rl.evaluation.text_table import text_table
+
+    text = (run.folder / TEXT_EVALUATION).read_text(encoding="utf-8")
+    console = Console()
+    console.print(text_table(TextEvaluation.model_validate_json(text)))
+    console.print(f"report: {run.folder / TEXT_REPORT}", soft_wrap=True)
+
+
+SHOWN = {"evaluate": show_evaluation, "evaluate_text": show_text_evaluation}
 
 
 def start_policy(run: RunConfig) -> Path:
@@ -333,15 +408,25 @@ def _align_cpus(run: RunConfig) -> float:
 STAGES: dict[str, Stage] = {
     "convert": Stage(("convert",), (), CELLS, _convert),
     "corpus": Stage(("corpus",), ("convert",), CORPUS, _corpus),
+    "train_embedder": Stage(("embedder",), ("convert", "corpus"), EMBEDDER, _train_embedder),
     "base_model": Stage(("base_model",), ("corpus",), BASE, _base_model),
     "sft": Stage(("sft",), ("corpus", "base_model"), SFT, _sft),
     "align": Stage(
         ("align", "rewards", "composite", "rollout", "learner"),
-        ("corpus", "base_model", "sft"),
+        ("corpus", "train_embedder", "base_model", "sft"),
         ALIGN,
         _align,
     ),
     "evaluate": Stage(
-        ("evaluate",), ("convert", "corpus", "base_model", "sft", "align"), REPORT, _evaluate
+        ("evaluate",),
+        ("convert", "corpus", "train_embedder", "base_model", "sft", "align"),
+        REPORT,
+        _evaluate,
+    ),
+    "evaluate_text": Stage(
+        ("evaluate_text",),
+        ("corpus", "base_model", "sft", "align"),
+        TEXT_REPORT,
+        _evaluate_text,
     ),
 }

@@ -184,6 +184,9 @@ def _known_lengths(run: RunConfig, align: AlignConfig, assumptions: Assumptions)
         return Lengths(cell + TEMPLATE_TOKENS, cell, source)
     if align.task is Task.CELL_TYPE_ANNOTATION:
         return Lengths(cell + TEMPLATE_TOKENS, LABEL_TOKENS, source)
+    if align.task is Task.QUESTION_ANSWERING:
+        num_cells = run.corpus.qa.cells_per_question if run.corpus.qa else 1
+        return Lengths(num_cells * cell + TEMPLATE_TOKENS, align.sampling.max_tokens, source)
     return Lengths(TEMPLATE_TOKENS, cell, source)
 
 

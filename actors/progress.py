@@ -98,3 +98,18 @@ class SftProgress(_Bar):
             if (value := figures.get(name)) is not None
         ]
         self._show(int(figures["step"] or 0), "  ".join(shown))
+
+
+class EmbedderProgress(_Bar):
+    """Training of an scGPT: how far guessed bins are off, beside the trivial guess."""
+
+    def __init__(self, console: Console, num_steps: int) -> None:
+        super().__init__(console, "scGPT", num_steps)
+        self._held_out = ""
+
+    def update(self, step: int, figures: Mapping[str, float]) -> None:
+        """Show the figures of a step that has just been finished."""
+        if "held_out" in figures:
+            off, trivial = (figures[name] ** 0.5 for name in ("held_out", "mean_bin"))
+            self._held_out = f"  held-out {off:.1f}, by the mean {trivial:.1f}"
+        self._show(step, f"bins off by {figures['masked'] ** 0.5:.1f}{self._held_out}")

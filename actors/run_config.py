@@ -5,10 +5,10 @@ the file is read, before any model loads.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, Field, JsonValue, field_validator, model_validator
 
 from actors.learner_config import LearnerConfig
 from actors.placement import PlacementConfig, check_sharing, shares_gpus
@@ -19,13 +19,17 @@ from c2s_rl.config import FrozenConfig, apply_overrides, load_yaml, validate
 from c2s_rl.errors import ConfigError
 from c2s_rl.evaluation.learning_curve import REWARD, REWARD_PREFIX, Checkpoint, is_directed
 from c2s_rl.evaluation.metrics import Metric
+from c2s_rl.models.cell_embedder import CellEmbedderConfig
 from c2s_rl.pipeline.align import AlignConfig
 from c2s_rl.pipeline.base_model import BaseModelConfig
 from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.corpus import CorpusConfig
 from c2s_rl.pipeline.evaluate import EvaluateConfig
+from c2s_rl.pipeline.evaluate_text import EvaluateTextConfig
 from c2s_rl.pipeline.sft import SftConfig
+from c2s_rl.pipeline.train_embedder import EmbedderConfig
 from c2s_rl.types import Task
+from rewards import reward_class
 from rewards.composite import (
     Combiner,
     CompositeConfig,
@@ -36,7 +40,7 @@ from rewards.composite import (
 from rewards.pool_config import RewardPoolConfig
 
 # Sections with a seed of their own; the run's seed is theirs unless they name one.
-SEEDED = ("convert", "corpus", "base_model", "sft", "evaluate")
+SEEDED = ("convert", "corpus", "embedder", "base_model", "sft", "evaluate", "evaluate_text")
 
 
 class RunConfig(FrozenConfig):
@@ -47,6 +51,9 @@ class RunConfig(FrozenConfig):
     seed: int = Field(0, ge=0, lt=2**32, description="Seeds every stage that names none itself")
     convert: ConvertConfig | None = Field(None, description="Cells to cell shards")
     corpus: CorpusConfig | None = Field(None, description="Cell shards to prompt shards")
+    embedder: EmbedderConfig | None = Field(
+        None, description="A small scGPT trained on the run's own training cells"
+    )
     base_model: BaseModelConfig | None = Field(None, description="The model SFT starts from")
     sft: SftConfig | None = Field(None, description="Supervised fine-tuning")
     align: AlignConfig | None = Field(None, description="GRPO")
@@ -67,6 +74,9 @@ class RunConfig(FrozenConfig):
         default_factory=PlacementConfig, description="Which workers of GRPO share GPUs or cores"
     )
     evaluate: EvaluateConfig | None = Field(None, description="Metrics and report")
+    evaluate_text: EvaluateTextConfig | None = Field(
+        None, description="Metrics and report of text answers"
+    )
     ray: RayConfig = Field(default_factory=RayConfig, description="Which cluster")
 
     @field_validator("name")
@@ -127,13 +137,14 @@ class RunConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _compares_what_it_has(self) -> "RunConfig":
-        if self.evaluate is None or self.align is None:
+        if self.align is None:
             return self
         names = self.policy_names
-        for key in ("baseline", "candidate"):
-            name = self.evaluate.model_dump()[key]
-            if name not in names:
-                raise ValueError(f"evaluate.{key} must be one of {list(names)}, got {name!r}")
+        for place, section in (("evaluate", self.evaluate), ("evaluate_text", self.evaluate_text)):
+            for key in () if section is None else ("baseline", "candidate"):
+                name = vars(section)[key]
+                if name not in names:
+                    raise ValueError(f"{place}.{key} must be one of {list(names)}, got {name!r}")
         return self
 
     @model_validator(mode="after")
@@ -186,7 +197,33 @@ def load_run(path: Path, overrides: Sequence[str]) -> RunConfig:
             build_reward(spec)
         except ConfigError as error:
             raise ConfigError(f"{error} at 'rewards' in {path}") from error
+    _check_own_embedder(run, path)
     return run
+
+
+def _check_own_embedder(run: RunConfig, path: Path) -> None:
+    """Check that whoever embeds with the run's own scGPT finds one trained."""
+    sections: dict[str, BaseModel | None] = {
+        f"rewards.{spec.key}": reward_class(spec.name).Options.model_validate(spec.options)
+        for spec in run.rewards
+    }
+    for place, section in (sections | {"evaluate": run.evaluate}).items():
+        if run.embedder is None and any(e.uses_own for e in _embedders_in(section)):
+            raise ConfigError(
+                "an embedder of kind scgpt must name its folder, or the run must train one "
+                f"(section embedder), got neither for {place!r} in {path}"
+            )
+
+
+def _embedders_in(value: object) -> Iterator[CellEmbedderConfig]:
+    """Find the embedders of a section and of the sections and lists in it."""
+    if isinstance(value, CellEmbedderConfig):
+        yield value
+    elif isinstance(value, BaseModel):
+        yield from _embedders_in(tuple(vars(value).values()))
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _embedders_in(part)
 
 
 def _with_seed(data: dict[str, JsonValue]) -> dict[str, JsonValue]:

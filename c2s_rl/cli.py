@@ -20,10 +20,12 @@ EXIT_USER_ERROR = 2
 STAGES = {
     "convert": "Cells of an .h5ad file to shards of ranked genes.",
     "corpus": "Cell shards to prompts and targets, split into training and held-out.",
+    "train-embedder": "A small scGPT of the run's own training cells, for rewards and metrics.",
     "base-model": "The language model that training starts from.",
     "sft": "Supervised fine-tuning on prompts and targets.",
     "align": "GRPO: align the policy with biological rewards.",
     "evaluate": "Compare the policies on held-out prompts; writes report.html.",
+    "evaluate-text": "The same for text answers; writes text_report.html.",
 }
 
 ConfigOption = Annotated[

@@ -21,6 +21,7 @@ class Task(StrEnum):
     CELL_GENERATION = "cell_generation"
     CELL_TYPE_ANNOTATION = "cell_type_annotation"
     PERTURBATION_RESPONSE = "perturbation_response"
+    QUESTION_ANSWERING = "question_answering"
 
 
 class Split(StrEnum):
@@ -60,7 +61,7 @@ class PromptRecord:
     condition: str
     """Group of real cells that the answer belongs to, for example 'CD14 Mono | IFN-beta'."""
     context_id: str
-    """Cell id of the control cell in the prompt; '' when the prompt holds no cell."""
+    """Cell id of the (first) cell shown in the prompt; '' when it shows no cell of the shards."""
     target_id: str
     """Cell id of the real cell that the prompt is paired with; '' when there is none."""
     split: Split
@@ -70,6 +71,8 @@ class PromptRecord:
     """[K] all expressed genes of the control cell, highest first; empty when there is none."""
     tier: str = ""
     """How far a held-out prompt's condition is from training; '' on the training side."""
+    keywords: tuple[str, ...] = ()
+    """Words that a right free-text answer names; empty where the task has none."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,17 +18,22 @@ from rewards.base import Reward, RewardPlugin
 from rewards.plugin_check import check_plugin
 
 REWARDS: dict[str, str] = {
+    "bertscore": "rewards.bertscore:BertScoreReward",
     "cell_type": "rewards.cell_type:CellTypeReward",
     "de_direction": "rewards.differential_expression:DeDirectionReward",
     "de_overlap": "rewards.differential_expression:DeOverlapReward",
     "de_spearman": "rewards.de_spearman:DeSpearmanReward",
     "energy": "rewards.population:EnergyReward",
+    "exact_label": "rewards.exact_label:ExactLabelReward",
     "gene_overlap": "rewards.gene_overlap:GeneOverlapReward",
     "kendall": "rewards.kendall:KendallReward",
+    "keyword_recall": "rewards.keyword_recall:KeywordRecallReward",
+    "length": "rewards.length:LengthReward",
     "mmd": "rewards.population:MMDReward",
     "pearson": "rewards.expression:PearsonReward",
     "rmse": "rewards.expression:RmseReward",
     "scfid": "rewards.population:ScfidReward",
+    "scgpt": "rewards.scgpt:ScGPTReward",
     "ssgsea": "rewards.ssgsea:SsgseaReward",
     "validity": "rewards.validity:ValidityReward",
     "wasserstein": "rewards.population:WassersteinReward",

@@ -15,17 +15,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 from pydantic import Field
 
 from c2s_rl.cells.sentence import parse_cell, stable_hash, write_sentence
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import FrozenConfig
-from c2s_rl.errors import DataError, RewardError
+from c2s_rl.errors import DataError
 from c2s_rl.evaluation.material import Reference
 from c2s_rl.types import Completion, Group, IntArray, PromptRecord
 from rewards.base import Reward, RewardBatch, RewardResult, RewardScope
 from rewards.calling import call_score
+from rewards.checking import raise_failures, score_checked
 
 
 class CalibrationConfig(FrozenConfig):
@@ -102,19 +102,17 @@ class CalibratedReward:
         )
 
     def _calibrate(self, batch: RewardBatch) -> None:
-        """Find the bounds of the prompts that have none yet, in one call of the reward."""
-        new = {group.record.prompt_id: group for group in batch.groups}
-        probes = {
-            name: self._probes(group, batch)
-            for name, group in new.items()
-            if name not in self._bounds
-        }
-        asked = [probe for both in probes.values() for probe in both]
-        means = iter(self._probe(asked, batch) if asked else ())
-        for name, both in probes.items():
-            found = [next(means) for _ in both]
-            known = [mean for mean in found if mean is not None]
-            self._bounds[name] = Bounds(*known) if len(known) == 2 else None
+        """Find the bounds of the prompts that have none yet.
+
+        Control and real cells are scored by calls of their own, so that the bounds of a prompt do
+        not depend, not even in the last bit, on which prompts came together.
+        """
+        for group in batch.groups:
+            name = group.record.prompt_id
+            if name not in self._bounds:
+                means = [self._mean(probe, batch) for probe in self._probes(group, batch)]
+                known = [mean for mean in means if mean is not None]
+                self._bounds[name] = Bounds(*known) if len(known) == 2 else None
 
     def _probes(self, group: Group, batch: RewardBatch) -> list[Group]:
         """Write the control as one answer to the prompt, and real cells as answers of another."""
@@ -142,17 +140,16 @@ class CalibratedReward:
         chosen = rows[: self._config.ceiling_cells]
         return [real.cells.genes_of(row)[: reference.num_genes] for row in chosen]
 
-    def _probe(self, probes: Sequence[Group], batch: RewardBatch) -> list[float | None]:
-        """Mean score of each probe's answers; None where the reward abstains on all of them."""
-        asked = RewardBatch(tuple(probes), batch.vocabulary, batch.material)
-        result = call_score(self._reward, asked)
-        if not isinstance(result, RewardResult) or len(result.scores) != len(asked):
-            raise RewardError(
-                f"a reward must give one score for each of {len(asked)} answers that calibrate "
-                f"it, got {result!r}"
-            )
-        scores = iter(result.scores)
-        return [_mean(group, [next(scores) for _ in group.cells_G]) for group in probes]
+    def _mean(self, probe: Group, batch: RewardBatch) -> float | None:
+        """Mean score of a probe's answers; None where the reward abstains on all of them.
+
+        Raises:
+            RewardError: If the reward fails on one.
+        """
+        asked = RewardBatch((probe,), batch.vocabulary, batch.material)
+        scores = raise_failures(score_checked(self._reward, asked, "in calibration")).scores
+        given = [score for score in scores if score is not None]
+        return math.fsum(given) / len(given) if given else None
 
 
 def _answers(group: Group, cells: Sequence[IntArray], vocabulary: Vocabulary) -> Group:
@@ -170,14 +167,3 @@ def _calibrated(score: float | None, bounds: Bounds | None) -> float | None:
     if score is None or bounds is None:
         return None
     return (score - bounds.baseline) / bounds.gap
-
-
-def _mean(group: Group, scores: Sequence[float | None]) -> float | None:
-    given = [score for score in scores if score is not None]
-    for score in given:
-        if not isinstance(score, float | int | np.floating) or not math.isfinite(score):
-            raise RewardError(
-                f"a reward must give finite numbers, got {score!r} on an answer that calibrates "
-                f"prompt {group.record.prompt_id!r}"
-            )
-    return math.fsum(given) / len(given) if given else None

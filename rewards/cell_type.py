@@ -23,6 +23,7 @@ from c2s_rl.evaluation.embedded_cells import EmbeddedCells
 from c2s_rl.models.cell_embedder import CellEmbedderConfig
 from c2s_rl.types import FloatArray
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 
 class ClassifierKind(StrEnum):
@@ -75,6 +76,13 @@ class CellTypeReward:
         Cell2Sentence, arXiv:2303.11464).
     """
 
+    info = RewardInfo(
+        meaning="A classifier of real cells takes the completion for the prompt's kind",
+        low=0.0,
+        high=1.0,
+        baseline="1 / number of labels; the copied control near 0 with conditions as labels",
+        source="C2S, arXiv:2303.11464",
+    )
     scope = RewardScope.GROUP
     Options = CellTypeOptions
 

@@ -43,7 +43,8 @@ class Aggregation(StrEnum):
     SUM_THEN_NORMALISE = "sum_then_normalise"
     """total = sum_k w_k r_k; its spread decides how much each reward counts."""
     NORMALISE_THEN_SUM = "normalise_then_sum"
-    """total = sum_k w_k (r_k - mean_k) / (std_k + eps) over the group; weights alone decide."""
+    """total = sum_k w_k (r_k - mean_k) / (std_k + eps) over the group; weights alone decide. Totals
+    average 0 in every group: whether a run gets better is seen in the single rewards."""
 
 
 class CompositeConfig(FrozenConfig):
@@ -206,22 +207,24 @@ class CompositeReward:
         return self._combiner.combine(groups, results)
 
     def _results(self, name: str, groups: Sequence[Group]) -> CheckedResult:
-        """Call a reward once, or once a condition where it must see all of one condition."""
-        found: dict[int, CheckedResult] = {}
-        for indices in split_by_scope(self._rewards[name].scope, groups):
-            asked = [groups[i] for i in indices]
-            found |= zip(indices, self._ask(name, asked), strict=True)
-        return join_results([found[i] for i in range(len(groups))])
+        """Call a reward once a group, or once a condition where it must see all of one.
 
-    def _ask(self, name: str, groups: Sequence[Group]) -> list[CheckedResult]:
-        """Results of some groups; a group that spoils the call of all is found by asking singly."""
+        Once a group, although a call may hold many: how groups come together in training depends
+        on who is ready when, and there a reward that notices is called for each group alone.
+        """
         reward = self._rewards[name]
-        batch = RewardBatch(tuple(groups), self._vocabulary, self._material)
-        result = score_checked(reward, batch, name)
-        is_spoilt = len(result.failures) == len(batch) > 0
-        if is_spoilt and len(groups) > 1 and reward.scope is RewardScope.GROUP:
-            return [part for group in groups for part in self._ask(name, [group])]
-        return split_result(result, [len(group.completions_G) for group in groups])
+        if reward.scope is RewardScope.GROUP:
+            calls = [(index,) for index in range(len(groups))]
+        else:
+            calls = split_by_scope(reward.scope, groups)
+        found: dict[int, CheckedResult] = {}
+        for indices in calls:
+            asked = tuple(groups[i] for i in indices)
+            batch = RewardBatch(asked, self._vocabulary, self._material)
+            result = score_checked(reward, batch, name)
+            sizes = [len(group.completions_G) for group in asked]
+            found |= zip(indices, split_result(result, sizes), strict=True)
+        return join_results([found[i] for i in range(len(groups))])
 
 
 def _bounded(part: CheckedResult, clipped_G: Sequence[float | None]) -> CheckedResult:

@@ -10,11 +10,13 @@ from c2s_rl.evaluation.expression_change import (
     EffectKind,
     cell_effects,
     changed_genes,
+    mean_effect,
 )
 from c2s_rl.evaluation.rank import DoubleArray, pearson_rows
 from c2s_rl.models.cell_embedder import CellEmbedderConfig
 from c2s_rl.types import PromptRecord, Split
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 NO_EFFECT = np.zeros(0)
 
@@ -44,6 +46,13 @@ class DeSpearmanReward:
     Source: `de_spearman_lfc_sig` of cell-eval, with one cell in place of a population.
     """
 
+    info = RewardInfo(
+        meaning="Changes the condition's genes in the right order of strength",
+        low=-1.0,
+        high=1.0,
+        baseline="copied control near 0",
+        source="cell-eval, de_spearman_lfc_sig",
+    )
     scope = RewardScope.GROUP
     Options = DeSpearmanOptions
 
@@ -91,7 +100,7 @@ class DeSpearmanReward:
         if key not in self._real:
             treated, controls = cells.treated(record), cells.controls(record)
             if len(treated) and len(controls):
-                effect_N = cell_effects(treated, controls, EffectKind.MEAN).mean(axis=0)
+                effect_N = mean_effect(cell_effects(treated, controls, EffectKind.MEAN))
                 control_N = controls.mean(axis=0, dtype=np.float64)
             else:
                 effect_N = control_N = NO_EFFECT

@@ -5,6 +5,7 @@ leave-one-out (`c2s_rl/evaluation/leave_one_out.py`). Left out: p values; the ge
 those of largest effect in the real cells.
 """
 
+import math
 from abc import ABC, abstractmethod
 from enum import StrEnum
 from typing import ClassVar
@@ -20,6 +21,7 @@ from c2s_rl.evaluation.expression_change import (
     cell_effects,
     changed_genes,
     effects_without_each,
+    mean_effect,
     recovered_change,
     separation,
     sign_match,
@@ -30,6 +32,7 @@ from c2s_rl.evaluation.rank import DoubleArray
 from c2s_rl.models.cell_embedder import CellEmbedderConfig
 from c2s_rl.types import PromptRecord, Split
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 
 class DeOptions(FrozenConfig):
@@ -61,7 +64,7 @@ class ExpressionChangeReward(ABC):
     All completions of a condition abstain where it has fewer than 2 of them, no real or no control
     cells, or real cells that change no gene; so do those of a prompt whose answer is text.
 
-    Diagnostics: V (0 where abstained), and how many generated and real cells were compared.
+    Diagnostics: V (nan where abstained), and how many generated and real cells were compared.
     """
 
     scope = RewardScope.CONDITION
@@ -79,7 +82,7 @@ class ExpressionChangeReward(ABC):
         samples = list(batch.samples())
         records = [sample.record for sample in samples]
         scores: list[float | None] = [None] * len(samples)
-        figures = [(0.0, 0.0, 0.0)] * len(samples)
+        figures = [(math.nan, math.nan, math.nan)] * len(samples)
         cells = self._expression(batch)
         for part in populations(records, self._options.num_together):
             record = records[part[0]]
@@ -119,7 +122,7 @@ class ExpressionChangeReward(ABC):
             treated, controls = cells.treated(record), cells.controls(record)
             self._real[key] = None
             if len(treated) and len(controls):
-                effect_N = cell_effects(treated, controls, self._options.effect).mean(axis=0)
+                effect_N = mean_effect(cell_effects(treated, controls, self._options.effect))
                 changed = changed_genes(effect_N, self._options.top_k)
                 self._real[key] = changed if len(changed.both_M) else None
         return self._real[key]
@@ -154,6 +157,13 @@ class DeOverlapReward(ExpressionChangeReward):
     V is in [-1, 1] (separation, 0 = chance) or [0, 1] (top_k).
     """
 
+    info = RewardInfo(
+        meaning="Helps the condition's completions to change the right genes",
+        low=-math.inf,
+        high=math.inf,
+        baseline="about 0: a completion like its siblings",
+        source="cell-eval, overlap at k; credit: Efron 1982",
+    )
     Options = DeOverlapOptions
     agreement = "de_overlap"
 
@@ -192,6 +202,13 @@ class DeDirectionReward(ExpressionChangeReward):
     V is in [-1, 1] (recovered, 0 = the control unchanged) or [0, 1] (sign, 1/2 = chance).
     """
 
+    info = RewardInfo(
+        meaning="Helps the condition's completions to move the right genes the right way",
+        low=-math.inf,
+        high=math.inf,
+        baseline="about 0: a completion like its siblings",
+        source="cell-eval, direction match; credit: Efron 1982",
+    )
     Options = DeDirectionOptions
     agreement = "de_direction"
 

@@ -6,6 +6,7 @@ that can be written down is then perfect. Left out: measured values, which a sen
 Shape suffixes: G completions of one prompt, V vocabulary, N compared genes.
 """
 
+import math
 from abc import ABC, abstractmethod
 from enum import StrEnum
 from typing import ClassVar
@@ -20,6 +21,7 @@ from c2s_rl.errors import DataError
 from c2s_rl.evaluation.rank import DoubleArray, IndexArray, pearson_rows
 from c2s_rl.types import Group, IntArray
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 
 class ExpressionForm(StrEnum):
@@ -118,12 +120,28 @@ class PearsonReward(ExpressionReward):
     Source: C2S-Scale 4.6.9; the delta form as in GEARS, doi:10.1038/s41587-023-01905-6.
     """
 
+    info = RewardInfo(
+        meaning="Expression by rank correlates with the target's",
+        low=-1.0,
+        high=1.0,
+        baseline="answer that names none of the genes 0; copied control high, in the delta form 0",
+        source="C2S-Scale 4.6.9",
+    )
+
     def _compare(self, x_G_N: DoubleArray, y_N: DoubleArray) -> DoubleArray:
         return np.nan_to_num(pearson_rows(x_G_N, y_N), nan=0.0)
 
 
 class RmseReward(ExpressionReward):
     """`ExpressionReward` with reward = -sqrt(mean (x - y)^2), in log1p(CP10k), <= 0."""
+
+    info = RewardInfo(
+        meaning="Expression by rank is near the target's; log1p(CP10k)",
+        low=-math.inf,
+        high=0.0,
+        baseline="answer that names none of the genes: minus the target's root mean square",
+        source="this project",
+    )
 
     def _compare(self, x_G_N: DoubleArray, y_N: DoubleArray) -> DoubleArray:
         return -np.sqrt(((x_G_N - y_N) ** 2).mean(axis=1))

@@ -5,13 +5,16 @@ from pydantic import Field
 
 from c2s_rl.config import FrozenConfig
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 
 class GeneOverlapOptions(FrozenConfig):
     """How long the compared lists are."""
 
     num_genes: int = Field(
-        ge=1, description="Genes of answer and target that are compared, highest first"
+        ge=1,
+        description="Genes of answer and target that are compared, highest first",
+        examples=[100],
     )
 
 
@@ -25,6 +28,13 @@ class GeneOverlapReward:
     Source: C2S-Scale Table 1 (overlap %).
     """
 
+    info = RewardInfo(
+        meaning="Names the target's top genes, in any order",
+        low=0.0,
+        high=1.0,
+        baseline="any cell of the data set well above 0: housekeeping genes are shared",
+        source="C2S-Scale Table 1",
+    )
     scope = RewardScope.GROUP
     Options = GeneOverlapOptions
 

@@ -11,6 +11,7 @@ from c2s_rl.evaluation.program import ssgsea
 from c2s_rl.evaluation.rank import DoubleArray
 from c2s_rl.types import Group, IntArray
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 
 class ActivityGoal(StrEnum):
@@ -36,7 +37,10 @@ class ActivityReference(StrEnum):
 class SsgseaOptions(FrozenConfig):
     """Which program, and what its activity should be."""
 
-    program: str = Field(description="Shipped gene program, or 'file.gmt:SET_NAME'")
+    program: str = Field(
+        description="Shipped gene program, or 'file.gmt:SET_NAME'",
+        examples=["hallmark_interferon_alpha_response"],
+    )
     goal: ActivityGoal = Field(
         ActivityGoal.MATCH, description="match the reference, reach it, or raise the activity"
     )
@@ -45,7 +49,9 @@ class SsgseaOptions(FrozenConfig):
         description="target: the prompt's; condition: the mean of its real cells",
     )
     num_genes: int = Field(
-        ge=1, description="Cut answers and real cells to so many genes: the sentences' length"
+        ge=1,
+        description="Cut answers and real cells to so many genes: the sentences' length",
+        examples=[100],
     )
 
 
@@ -62,6 +68,13 @@ class SsgseaReward:
     Source: C2S-Scale 4.8 (gseapy, `sample_norm_method='rank'`, `weight=0`).
     """
 
+    info = RewardInfo(
+        meaning="The program is as active as in the target, or at least so, or very",
+        low=-2.0,
+        high=1.0,
+        baseline="answer without a gene of the program: minus the target's activity, less about 0",
+        source="C2S-Scale 4.8; Barbie et al. 2009",
+    )
     scope = RewardScope.GROUP
     Options = SsgseaOptions
 

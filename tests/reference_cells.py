@@ -88,8 +88,8 @@ def make_batch(material: RewardMaterial, *groups: Group) -> RewardBatch:
     return RewardBatch(groups, VOCABULARY, material)
 
 
-def random_cells(seed: int, num: int) -> list[list[int]]:
-    """Cells of four different genes, of which low ones are more likely."""
+def random_cells(seed: int, num: int, num_symbols: int = NUM_SYMBOLS) -> list[list[int]]:
+    """Cells of four different genes out of the first `num_symbols`, low ones more likely."""
     rng = np.random.default_rng(seed)
-    chances = np.arange(NUM_SYMBOLS, 0, -1) / np.arange(1, NUM_SYMBOLS + 1).sum()
-    return [rng.choice(NUM_SYMBOLS, 4, replace=False, p=chances).tolist() for _ in range(num)]
+    chances = np.arange(num_symbols, 0, -1) / np.arange(1, num_symbols + 1).sum()
+    return [rng.choice(num_symbols, 4, replace=False, p=chances).tolist() for _ in range(num)]

@@ -13,7 +13,18 @@ import pytest
 from c2s_rl.cli import main
 from tests.conftest import PROJECT
 
-STAGES = ["convert", "corpus", "base-model", "sft", "align", "evaluate", "run", "plan", "doctor"]
+STAGES = [
+    "convert",
+    "corpus",
+    "base-model",
+    "sft",
+    "align",
+    "evaluate",
+    "evaluate-text",
+    "run",
+    "plan",
+    "doctor",
+]
 # Words that rich would break over lines in a narrow terminal.
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(PROJECT), "COLUMNS": "200", "NO_COLOR": "1"}
 

@@ -19,15 +19,17 @@ from c2s_rl.cells.sentence import write_sentence
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.data.cell_table import CellTable
 from c2s_rl.data.corpus_config import CorpusConfig, TargetForm
-from c2s_rl.data.drafts import Draft, draft_prompts, limit_drafts
+from c2s_rl.data.drafts import Draft, Placed, draft_prompts, limit_drafts
 from c2s_rl.data.labels import LabelledCell, label_cells
 from c2s_rl.data.prompt_set import ConditionCount
 from c2s_rl.data.pseudobulk import rank_pseudobulks
+from c2s_rl.data.qa_drafts import QaDraft, draft_questions
+from c2s_rl.data.qa_file import read_questions
 from c2s_rl.data.splits import check_leaks
 from c2s_rl.data.tiers import ConditionParts, name_tiers
 from c2s_rl.errors import DataError
 from c2s_rl.prompts.render import TemplateSet, render_target
-from c2s_rl.prompts.tasks import PromptFacts
+from c2s_rl.prompts.tasks import TASK_RULES, PromptFacts
 from c2s_rl.types import IntArray, PromptRecord, Split, Task
 
 NO_GENES: IntArray = np.zeros(0, dtype=np.int32)
@@ -77,20 +79,20 @@ def build_corpus(
 
     Args:
         source: The cells.
-        config: Tasks, columns, targets and the held-out line.
+        config: Tasks, columns, targets and the held-out line; the file of questions that it may
+            name is read here.
         templates: Phrasings of every task of `config`.
 
     Raises:
+        MissingFileError: If there is no file of questions.
         DataError: If a value that the config names does not occur, a task gets no prompt on a
             side that it should have, or something crosses the held-out line.
     """
     labelled = label_cells(source.table, config)
     dropped = Counter({"no_label": len(source.table.cell_ids) - len(labelled.cells)})
-    drafts: list[Draft] = []
+    drafts: list[Draft | QaDraft] = []
     for task in config.tasks:
-        made, left_out = draft_prompts(
-            labelled.cells, task, pairs_per_cell=config.pairs_per_cell, seed=config.seed
-        )
+        made, left_out = _draft_task(labelled.cells, task, config)
         drafts += made
         dropped.update(left_out)
     kept, dropped["over_limit"] = limit_drafts(drafts, config.limits, seed=config.seed)
@@ -113,9 +115,17 @@ def build_corpus(
         num_short_targets=sum(
             len(record.target.split()) < config.num_genes
             for record in records
-            if record.task is not Task.CELL_TYPE_ANNOTATION
+            if TASK_RULES[record.task].is_cell_sentence
         ),
     )
+
+
+def _draft_task(
+    cells: Sequence[LabelledCell], task: Task, config: CorpusConfig
+) -> tuple[Sequence[Draft | QaDraft], Counter[str]]:
+    if config.qa is not None and task is Task.QUESTION_ANSWERING:
+        return draft_questions(read_questions(config.qa.path), cells, config.qa, seed=config.seed)
+    return draft_prompts(cells, task, pairs_per_cell=config.pairs_per_cell, seed=config.seed)
 
 
 class _Writer:
@@ -142,8 +152,37 @@ class _Writer:
                 source.table, rows_of, gene_hashes=source.gene_hashes_N, seed=source.seed
             )
 
-    def write(self, draft: Draft) -> PromptRecord:
+    def write(self, draft: Draft | QaDraft) -> PromptRecord:
         """Write one prompt with its target."""
+        return self._question(draft) if isinstance(draft, QaDraft) else self._cell(draft)
+
+    def _question(self, draft: QaDraft) -> PromptRecord:
+        item = draft.item
+        genes = [self._source.table.genes_of(cell.row) for cell in draft.cells]
+        facts = PromptFacts(
+            num_genes=self._config.num_genes,
+            organism=self._source.organism,
+            cell_sentences=item.sentences or tuple(map(self._sentence, genes)),
+            question=item.question,
+            context=item.context,
+        )
+        return PromptRecord(
+            prompt_id=draft.prompt_id,
+            prompt=self._templates[draft.task].render(
+                facts, prompt_id=draft.prompt_id, seed=self._config.seed
+            ),
+            target=render_target(item.answer),
+            task=draft.task,
+            condition=draft.condition,
+            context_id=draft.cells[0].cell_id if draft.cells else "",
+            target_id="",
+            split=draft.split,
+            target_genes_K=NO_GENES,
+            context_genes_K=genes[0] if genes else NO_GENES,
+            keywords=item.keywords,
+        )
+
+    def _cell(self, draft: Draft) -> PromptRecord:
         is_annotation = draft.task is Task.CELL_TYPE_ANNOTATION
         shown = draft.cell if is_annotation else draft.control
         shown_genes = NO_GENES if shown is None else self._source.table.genes_of(shown.row)
@@ -190,31 +229,33 @@ def _population(cell: LabelledCell) -> str:
     return f"{cell.condition} | {cell.split}"
 
 
-def _require_sides(drafts: Sequence[Draft], config: CorpusConfig) -> None:
+def _require_sides(drafts: Sequence[Placed], config: CorpusConfig) -> None:
     """Refuse a corpus in which a task lacks training prompts, or test prompts that were asked for.
 
     Raises:
         DataError: Naming the task and the side.
     """
-    rules = (*config.split.holdout, *config.split.tiers)
-    has_test = bool(rules) or config.split.test_fraction > 0
-    sides = (Split.TRAIN, Split.TEST) if has_test else (Split.TRAIN,)
-    present = {(draft.task, draft.cell.split) for draft in drafts}
+    present = {(draft.task, draft.split) for draft in drafts}
     for task in config.tasks:
-        for side in sides:
+        is_qa = config.qa is not None and task is Task.QUESTION_ANSWERING
+        rules = config.qa.split if config.qa is not None and is_qa else config.split
+        has_test = bool(rules.holdout or rules.tiers) or rules.test_fraction > 0
+        for side in (Split.TRAIN, Split.TEST) if has_test else (Split.TRAIN,):
             if (task, side) not in present:
+                hint = "; test questions are shown cells of the test side" if is_qa else ""
                 raise DataError(
                     f"a task must have prompts on the {side} side, got none for {task} with "
-                    f"holdout {dict(config.split.holdout)}, {len(config.split.tiers)} tiers and "
-                    f"test_fraction {config.split.test_fraction}"
+                    f"holdout {dict(rules.holdout)}, {len(rules.tiers)} tiers and "
+                    f"test_fraction {rules.test_fraction}{hint}"
                 )
 
 
-def _tiers(drafts: Sequence[Draft], own_names: Mapping[str, str]) -> dict[str, str]:
-    """Condition of a test prompt to its tier, seen from the training prompts."""
+def _tiers(drafts: Sequence[Draft | QaDraft], own_names: Mapping[str, str]) -> dict[str, str]:
+    """Condition of a test prompt to its tier, seen from training; questions have none."""
     sides: dict[Split, set[ConditionParts]] = {split: set() for split in Split}
     for draft in drafts:
-        sides[draft.cell.split].add(draft.cell.parts)
+        if isinstance(draft, Draft):
+            sides[draft.cell.split].add(draft.cell.parts)
     return name_tiers(sides[Split.TEST], sides[Split.TRAIN], own_names)
 
 
@@ -223,10 +264,10 @@ def _tier(cell: LabelledCell, tiers: Mapping[str, str]) -> str:
 
 
 def _count(
-    drafts: Sequence[Draft], cells: Sequence[LabelledCell], tiers: Mapping[str, str]
+    drafts: Sequence[Placed], cells: Sequence[LabelledCell], tiers: Mapping[str, str]
 ) -> tuple[ConditionCount, ...]:
     num_cells = Counter((cell.split, cell.condition) for cell in cells)
-    num_prompts = Counter((d.task, d.cell.split, d.cell.condition) for d in drafts)
+    num_prompts = Counter((d.task, d.split, d.condition) for d in drafts)
     return tuple(
         ConditionCount(
             task=task,
@@ -234,7 +275,7 @@ def _count(
             condition=condition,
             num_prompts=num,
             num_cells=num_cells[split, condition],
-            tier=tiers[condition] if split is Split.TEST else "",
+            tier=tiers.get(condition, "") if split is Split.TEST else "",
         )
         for (task, split, condition), num in sorted(num_prompts.items())
     )

@@ -31,6 +31,23 @@ class PromptLimits(FrozenConfig):
     test: int | None = Field(None, ge=1, description="Per condition, test side; null: all.")
 
 
+class QaConfig(FrozenConfig):
+    """Questions about cells; `c2s_rl/data/qa_file.py` has the file's columns."""
+
+    path: Path = Field(description=".jsonl or .parquet with questions and answers.")
+    cells_per_question: int = Field(
+        2, ge=1, description="Cells drawn for a question that names a cell type."
+    )
+    draws: int = Field(
+        1, ge=1, description="Prompts made of such a question, each with cells of its own draw."
+    )
+    split: SplitConfig = Field(
+        default_factory=SplitConfig,
+        description="Which questions are held out, by columns of the file (study, question, ...); "
+        "without a rule those with named cells follow their cells, and the others train.",
+    )
+
+
 class CorpusConfig(FrozenConfig):
     """Settings of the stage `corpus`."""
 
@@ -65,6 +82,7 @@ class CorpusConfig(FrozenConfig):
     templates: dict[Task, Path] = Field(
         default_factory=dict, description="Own template file per task, instead of the shipped one."
     )
+    qa: QaConfig | None = Field(None, description="Questions; for question_answering.")
     seed: int = Field(0, ge=0, description="Seeds the split, the pairing, wording and order.")
 
     @property
@@ -87,6 +105,11 @@ class CorpusConfig(FrozenConfig):
             raise ValueError(f"tasks must differ, got {[str(t) for t in self.tasks]}")
         if Task.PERTURBATION_RESPONSE in self.tasks and self.condition_column is None:
             raise ValueError("perturbation_response needs condition_column, got None")
+        if (Task.QUESTION_ANSWERING in self.tasks) != (self.qa is not None):
+            raise ValueError(
+                "qa must be given for task question_answering and only then, "
+                f"got tasks {[str(t) for t in self.tasks]} and qa={self.qa}"
+            )
         unused = [task for task in self.templates if task not in self.tasks]
         if unused:
             raise ValueError(f"templates must be for one of the tasks, got {unused[0]}")

@@ -10,6 +10,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,29 @@ from c2s_rl.data.labels import LabelledCell
 from c2s_rl.types import Split, Task
 
 log = logging.getLogger(__name__)
+
+
+class Placed(Protocol):
+    """What limiting and counting need to know of a draft."""
+
+    @property
+    def prompt_id(self) -> str:
+        """Unique id."""
+
+    @property
+    def task(self) -> Task:
+        """What is asked."""
+
+    @property
+    def condition(self) -> str:
+        """Population that the answer belongs to."""
+
+    @property
+    def split(self) -> Split:
+        """Its side."""
+
+
+PlacedT = TypeVar("PlacedT", bound=Placed)
 
 
 @dataclass(frozen=True)
@@ -34,6 +58,16 @@ class Draft:
     """The cell that is the answer, or whose type is."""
     control: LabelledCell | None
     """The untreated cell shown; None when the task has none."""
+
+    @property
+    def condition(self) -> str:
+        """Population of the answer."""
+        return self.cell.condition
+
+    @property
+    def split(self) -> Split:
+        """Side of the answer."""
+        return self.cell.split
 
 
 def draft_prompts(
@@ -95,8 +129,8 @@ def _pair(
 
 
 def limit_drafts(
-    drafts: Iterable[Draft], limits: PromptLimits, *, seed: int
-) -> tuple[list[Draft], int]:
+    drafts: Iterable[PlacedT], limits: PromptLimits, *, seed: int
+) -> tuple[list[PlacedT], int]:
     """Shuffle drafts by a hash of their id and keep the first so many of each task and condition.
 
     Args:
@@ -110,11 +144,11 @@ def limit_drafts(
     """
     most = {Split.TRAIN: limits.train, Split.TEST: limits.test}
     num: Counter[tuple[Task, str, Split]] = Counter()
-    kept: list[Draft] = []
+    kept: list[PlacedT] = []
     num_dropped = 0
     for draft in sorted(drafts, key=lambda d: stable_hash(f"order|{d.prompt_id}", seed)):
-        key = (draft.task, draft.cell.condition, draft.cell.split)
-        limit = most[draft.cell.split]
+        key = (draft.task, draft.condition, draft.split)
+        limit = most[draft.split]
         if limit is not None and num[key] >= limit:
             num_dropped += 1
             continue

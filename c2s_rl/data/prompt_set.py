@@ -36,6 +36,7 @@ ZSTD_LEVEL = 6
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 _GENES = pa.list_(pa.int32())
+_WORDS = pa.list_(pa.string())
 SCHEMA = pa.schema(
     [
         ("prompt_id", pa.string()),
@@ -49,6 +50,7 @@ SCHEMA = pa.schema(
         ("target_genes", _GENES),
         ("context_genes", _GENES),
         ("tier", _WORD),
+        ("keywords", _WORDS),
     ]
 )
 
@@ -79,6 +81,7 @@ class PromptManifest(BaseModel):
     dropped: dict[str, int] = Field(description="Reason to number left out.")
     num_short_targets: int = Field(description="Target sentences of fewer than num_genes genes.")
     cells_manifest_sha256: str = Field(description="SHA-256 of the cell shards' manifest.json.")
+    qa_sha256: str = Field("", description="SHA-256 of the file of questions; '' without one.")
     config: dict[str, JsonValue] = Field(description="The stage's config, resolved.")
     phrasings: dict[Task, tuple[str, ...]] = Field(description="Templates the prompts came from.")
     symbols: tuple[str, ...] = Field(description="Vocabulary as written in sentences.")
@@ -205,6 +208,7 @@ def _to_table(records: Sequence[PromptRecord]) -> pa.Table:
         _to_lists([r.target_genes_K for r in records]),
         _to_lists([r.context_genes_K for r in records]),
         pa.array([r.tier for r in records], _WORD),
+        pa.array([list(r.keywords) for r in records], _WORDS),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
@@ -246,8 +250,9 @@ def _to_records(table: pa.Table, num_symbols: int, path: Path) -> list[PromptRec
     texts = {
         name: table[name].cast(pa.string()).to_pylist()
         for name in SCHEMA.names
-        if SCHEMA.field(name).type != _GENES
+        if not pa.types.is_list(SCHEMA.field(name).type)
     }
+    keywords = table["keywords"].to_pylist()
     target_genes = _from_lists(table["target_genes"], num_symbols, path)
     context_genes = _from_lists(table["context_genes"], num_symbols, path)
     return [
@@ -263,6 +268,7 @@ def _to_records(table: pa.Table, num_symbols: int, path: Path) -> list[PromptRec
             target_genes_K=target_genes[row],
             context_genes_K=context_genes[row],
             tier=texts["tier"][row],
+            keywords=tuple(keywords[row]),
         )
         for row in range(table.num_rows)
     ]

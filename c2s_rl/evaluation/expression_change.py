@@ -19,6 +19,8 @@ from c2s_rl.evaluation.rank import DoubleArray
 from c2s_rl.types import FloatArray
 
 IndexArray = npt.NDArray[np.int64]
+# Means of equal numbers differ by rounding, and would count as tiny changes of many genes.
+EFFECT_DECIMALS = 9
 
 
 class EffectKind(StrEnum):
@@ -64,6 +66,11 @@ def cell_effects(cells_C_N: FloatArray, controls_R_N: FloatArray, kind: EffectKi
     return _superiority(np.ascontiguousarray(cells_C_N.T), np.sort(controls_R_N.T, axis=1)).T
 
 
+def mean_effect(effects_C_N: DoubleArray) -> DoubleArray:
+    """[N] effect of a population: the mean over its cells, exactly 0 where nothing changes."""
+    return np.asarray(np.round(effects_C_N.mean(axis=0), EFFECT_DECIMALS), dtype=np.float64)
+
+
 def changed_genes(effect_N: DoubleArray, top_k: int) -> ChangedGenes:
     """The `top_k` genes that rise most and the `top_k` that fall most; ties by column.
 
@@ -79,7 +86,7 @@ def effects_without_each(effects_C_N: DoubleArray) -> DoubleArray:
     """[C + 1, N] effect of all cells first, then the effect without each of them, C >= 2."""
     total_N = effects_C_N.sum(axis=0)
     rest_C_N = (total_N - effects_C_N) / (len(effects_C_N) - 1)
-    return np.vstack([total_N / len(effects_C_N), rest_C_N])
+    return np.round(np.vstack([total_N / len(effects_C_N), rest_C_N]), EFFECT_DECIMALS)
 
 
 def top_overlap(effects_B_N: DoubleArray, real: ChangedGenes) -> DoubleArray:

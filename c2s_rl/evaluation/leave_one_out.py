@@ -9,8 +9,10 @@ where V is a mean of values v_i of single cells, credit_i = mean(v) - v_i exactl
 is better) takes the same with the sign turned.
 
 MMD and the energy distance are updated in closed form, scFID by rank-one updates of mean and
-covariance, Wasserstein is solved again for every cell. Pairs of a cell with itself are counted
-(V-statistics): that is defined down to one cell, and shifts all credits alike.
+covariance, Wasserstein is solved again for every cell. MMD counts pairs of a cell with itself
+(V-statistic, as does the energy distance): its credit is then, but for a constant, twice the
+witness function, mean_r k(x_r, y_i) - mean_{j != i} k(y_j, y_i), and REINFORCE with it as reward
+follows the gradient of -MMD^2 of the policy without bias.
 
 Shape suffixes: G generated cells, R real cells, D embedding.
 """

@@ -91,6 +91,13 @@ class RewardMaterial:
     """Folder for encodings that all reward workers of a run share; None keeps them in memory."""
     seed: int = 0
     """The run's seed, for rewards that draw."""
+    embedder: Path | None = None
+    """Folder of the scGPT that the run trained; None where it trained none."""
+
+    @property
+    def source(self) -> tuple[Path | int | None, ...]:
+        """Where everything comes from: equal for copies of one run's material."""
+        return (self.cells, self.corpus, self.cache, self.seed, self.embedder)
 
     @cached_property
     def reference(self) -> Reference:

@@ -1,7 +1,8 @@
 """Cells as vectors, for distances between populations: one protocol, chosen by configuration.
 
 Generated and real cells take the same way: ranked genes, cut to the sentence's length, in.
-`expression` reads each rank as an expression and needs no model; `scgpt` is a trained encoder.
+`expression` reads each rank as an expression and needs no model; `scgpt` is a trained encoder
+(`scgpt_embedder.py`), from a folder or trained by the run itself (stage `train-embedder`).
 
 Shape suffixes: C cells, K genes of one cell, D embedding.
 """
@@ -18,7 +19,10 @@ from c2s_rl.cells.programs import load_program, program_indices
 from c2s_rl.cells.rank_model import RankModel
 from c2s_rl.cells.sentence import sentence_to_expression
 from c2s_rl.cells.vocabulary import Vocabulary
-from c2s_rl.config import FrozenConfig
+from c2s_rl.config import FrozenConfig, expand_variables
+from c2s_rl.errors import ConfigError
+from c2s_rl.models.encoding_cache import EncodingCache, content_key
+from c2s_rl.models.scgpt_tokens import BinScope
 from c2s_rl.types import FloatArray, IntArray
 
 
@@ -39,6 +43,9 @@ class CellEmbedder(Protocol):
             [C, D] in the order of `cells`.
         """
 
+    def num_seen(self, genes_K: IntArray) -> int:
+        """Count the genes of a cell that its embedding depends on; [K] vocabulary indices."""
+
 
 class EmbedderKind(StrEnum):
     """How a cell becomes a vector."""
@@ -54,21 +61,37 @@ class CellEmbedderConfig(FrozenConfig):
 
     kind: EmbedderKind = Field(EmbedderKind.EXPRESSION, description="expression, or scgpt")
     folder: Path | None = Field(
-        None, description="scGPT folder: args.json, vocab.json, best_model.pt; for kind scgpt"
+        None,
+        description="scGPT folder: args.json, vocab.json, best_model.pt; ${VARIABLES} allowed; "
+        "for kind scgpt, and null there is the run's own (section embedder)",
     )
     programs: tuple[str, ...] = Field(
         (),
         description="Only genes of these programs (their union) are seen; empty: all genes",
     )
+    bins: BinScope = Field(
+        BinScope.SENTENCE,
+        description="Genes that share out scGPT's bins: sentence (all), or subset (the programs')",
+    )
+    normalise: bool = Field(
+        default=True,
+        description="Scale scGPT's embeddings to unit length, as the scgpt package does",
+    )
 
     @model_validator(mode="after")
-    def _folder_goes_with_scgpt(self) -> "CellEmbedderConfig":
-        if (self.folder is not None) is not (self.kind is EmbedderKind.SCGPT):
+    def _options_go_with_scgpt(self) -> "CellEmbedderConfig":
+        given = self.model_fields_set & {"folder", "bins", "normalise"}
+        if self.kind is not EmbedderKind.SCGPT and given:
             raise ValueError(
-                f"folder must be given with kind scgpt and only then, got kind {self.kind.value} "
-                f"and folder {self.folder}"
+                f"{', '.join(sorted(given))} must be given with kind scgpt only, "
+                f"got kind {self.kind.value}"
             )
         return self
+
+    @property
+    def uses_own(self) -> bool:
+        """Whether it is the scGPT that the run trains."""
+        return self.kind is EmbedderKind.SCGPT and self.folder is None
 
 
 class ExpressionEmbedder:
@@ -86,7 +109,8 @@ class ExpressionEmbedder:
         self._rank_model = rank_model
         self._num_vocabulary = len(vocabulary)
         self._genes_D = embedded_genes(config, vocabulary)
-        self.name = f"expression of {len(self._genes_D)} genes"
+        key = content_key(self._genes_D.tobytes(), repr(rank_model).encode())
+        self.name = f"expression {key[:12]} of {len(self._genes_D)} genes"
 
     def embed(self, cells: Sequence[IntArray]) -> FloatArray:
         """[C, D] log1p(CP10k) by rank; a cell without genes is a row of zeros."""
@@ -95,6 +119,10 @@ class ExpressionEmbedder:
             expression = sentence_to_expression(genes_K, self._rank_model, self._num_vocabulary)
             row_D[:] = expression[self._genes_D]
         return embedded_C_D
+
+    def num_seen(self, genes_K: IntArray) -> int:
+        """Count the genes of a cell that are among the embedded ones."""
+        return int(np.isin(genes_K, self._genes_D).sum())
 
 
 def embedded_genes(config: CellEmbedderConfig, vocabulary: Vocabulary) -> IntArray:
@@ -111,12 +139,54 @@ def embedded_genes(config: CellEmbedderConfig, vocabulary: Vocabulary) -> IntArr
 
 
 def load_cell_embedder(
-    config: CellEmbedderConfig, vocabulary: Vocabulary, rank_model: RankModel
+    config: CellEmbedderConfig,
+    vocabulary: Vocabulary,
+    rank_model: RankModel,
+    *,
+    own_folder: Path | None = None,
 ) -> CellEmbedder:
     """Build the embedder that a config names.
 
+    Args:
+        config: Which one, and of which genes.
+        vocabulary: Genes of the cells.
+        rank_model: Rank to log1p(CP10k) of the data set.
+        own_folder: The scGPT folder that the run trained, used where `config` names none.
+
     Raises:
-        ConfigError: If a program is unknown.
+        ConfigError: If a program is unknown, or scGPT is asked for and no folder is known.
+        MissingFileError: If a file or the package scgpt is not there.
         DataError: If the genes or the files do not fit.
     """
-    return ExpressionEmbedder(config, vocabulary, rank_model)
+    if config.kind is EmbedderKind.EXPRESSION:
+        return ExpressionEmbedder(config, vocabulary, rank_model)
+    from c2s_rl.models.scgpt_embedder import ScGPTEmbedder, ScGPTView
+    from c2s_rl.models.scgpt_files import read_folder
+
+    folder = Path(expand_variables(str(config.folder))) if config.folder else own_folder
+    if folder is None:
+        raise ConfigError(
+            "an embedder of kind scgpt must name its folder, or the run must train one "
+            "(section embedder), got neither"
+        )
+    view = ScGPTView(embedded_genes(config, vocabulary), config.bins, config.normalise)
+    return ScGPTEmbedder(read_folder(folder), vocabulary, view, str(folder))
+
+
+def embed_once(
+    embedder: CellEmbedder, cells: Sequence[IntArray], cache: EncodingCache
+) -> FloatArray:
+    """Embed real cells once for all who share a cache.
+
+    The cells of a call are kept as one array: ask for the same cells in the same order.
+
+    Args:
+        embedder: Its name is part of the key.
+        cells: C rankings; an empty list is no call at all.
+        cache: In memory, or with a folder that all workers of a run share.
+
+    Returns:
+        [C, D] in the order of `cells`.
+    """
+    key = content_key(embedder.name.encode(), *(genes_K.tobytes() for genes_K in cells))
+    return cache.shared(key, lambda: embedder.embed(cells))

@@ -19,7 +19,8 @@ from c2s_rl.config import FrozenConfig, expand_variables
 from c2s_rl.data.prompt_set import MANIFEST, PromptSet, read_prompts
 from c2s_rl.errors import DataError
 from c2s_rl.models.shape import GptNeoxShape
-from c2s_rl.types import Split, Task
+from c2s_rl.prompts.tasks import TASK_RULES
+from c2s_rl.types import Split
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -146,7 +147,7 @@ def _describe(
     sentences = [
         record.target
         for record in prompts.records
-        if record.split is Split.TRAIN and record.task is not Task.CELL_TYPE_ANNOTATION
+        if record.split is Split.TRAIN and TASK_RULES[record.task].is_cell_sentence
     ]
     genes = count_gene_tokens(tokenizer, sentences)
     max_prompt = _longest(tokenizer, [r.prompt for r in prompts.records], is_prompt=True)

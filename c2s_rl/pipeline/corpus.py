@@ -13,6 +13,7 @@ from c2s_rl.checkpoint import MANIFEST, atomic_folder, require_replaceable, sha2
 from c2s_rl.data.corpus import CellSource, build_corpus
 from c2s_rl.data.corpus_config import CorpusConfig, PromptLimits, TargetForm
 from c2s_rl.data.prompt_set import PromptManifest, write_prompts
+from c2s_rl.data.qa_file import questions_file
 from c2s_rl.data.splits import SplitConfig
 from c2s_rl.prompts.render import load_all_templates
 from c2s_rl.types import Split
@@ -34,7 +35,7 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
         The manifest as written.
 
     Raises:
-        MissingFileError: If there are no cells, or no template file of the name given.
+        MissingFileError: If there are no cells, or no file of questions or templates as named.
         ConfigError: If a template breaks a rule.
         DataError: If the cells lack what the config names, or the split leaks.
         StageError: If `output` holds something that no stage wrote.
@@ -57,6 +58,7 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
         dropped=corpus.dropped,
         num_short_targets=corpus.num_short_targets,
         cells_manifest_sha256=sha256_of(cells / MANIFEST),
+        qa_sha256="" if config.qa is None else sha256_of(questions_file(config.qa.path)),
         config=config.model_dump(mode="json"),
         phrasings={task: templates[task].prompts for task in config.tasks},
         symbols=source.vocabulary.symbols,

@@ -3,8 +3,8 @@
 Command: `c2s-rl evaluate --config FILE` (section `evaluate`). The stage does not sample: whoever
 runs it gets the prompts from `select_prompts`, has every policy answer them, and hands the parsed
 groups to `run`, which writes evaluation.json and report.html, and cells for cell-eval where asked.
-The numbers are found in `evaluate_numbers.py`. Scores of text answers (cell type names) are left
-out.
+The numbers are found in `evaluate_numbers.py`. Left out: text answers (cell type names, questions),
+which `evaluate_text` scores.
 
 Shape suffix: P prompts.
 """
@@ -39,6 +39,7 @@ from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import Evaluation
 from c2s_rl.evaluation.reward_correlation import run_correlation
 from c2s_rl.pipeline.evaluate_numbers import Answered, find_numbers
+from c2s_rl.prompts.tasks import TASK_RULES
 from c2s_rl.runlog import read_metrics
 from c2s_rl.types import Group, PromptRecord, Split, Task
 
@@ -106,8 +107,11 @@ class EvaluateConfig(FrozenConfig):
     def _check(self) -> Self:
         if self.baseline == self.candidate:
             raise ValueError(f"baseline and candidate must differ, got {self.candidate!r} twice")
-        if self.task is Task.CELL_TYPE_ANNOTATION:
-            raise ValueError(f"task must be one whose answers are cells, got {self.task.value!r}")
+        if self.task is not None and not TASK_RULES[self.task].is_cell_sentence:
+            raise ValueError(
+                f"task must be one whose answers are cells, got {self.task.value!r}; "
+                "evaluate_text is the section for text"
+            )
         return self
 
 
@@ -283,7 +287,7 @@ def _of_task(config: EvaluateConfig, prompt_set: PromptSet) -> list[PromptRecord
     held_out = [
         record
         for record in prompt_set.records
-        if record.split is Split.TEST and record.task is not Task.CELL_TYPE_ANNOTATION
+        if record.split is Split.TEST and TASK_RULES[record.task].is_cell_sentence
     ]
     tasks = sorted({record.task for record in held_out})
     if config.task is None and len(tasks) > 1:

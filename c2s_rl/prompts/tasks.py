@@ -43,6 +43,14 @@ TASK_RULES: Mapping[Task, TaskRule] = MappingProxyType(
             ),
             is_cell_sentence=True,
         ),
+        # The study's text is required too: a template without its place would drop it unseen.
+        Task.QUESTION_ANSWERING: TaskRule(
+            required=frozenset({"cell_sentences", "context", "question"}),
+            allowed=frozenset(
+                {"cell_sentences", "context", "question", "num_cells", "num_genes", "organism"}
+            ),
+            is_cell_sentence=False,
+        ),
     }
 )
 
@@ -61,6 +69,12 @@ class PromptFacts:
     """What the cell is exposed to, for example 'IFN-beta'; '' when the task has none."""
     cell_sentence: str = ""
     """The cell shown in the prompt: gene symbols, highest first, separated by spaces."""
+    cell_sentences: tuple[str, ...] = ()
+    """Several cells shown in the prompt, in the same form."""
+    question: str = ""
+    """What is asked about them."""
+    context: str = ""
+    """What is known of the study; '' when nothing is."""
 
     def as_words(self) -> dict[str, str]:
         """Return every placeholder's text by name."""
@@ -70,4 +84,12 @@ class PromptFacts:
             "cell_type": self.cell_type,
             "perturbation": self.perturbation,
             "cell_sentence": self.cell_sentence,
+            "cell_sentences": "\n".join(
+                f"Cell {number}: {sentence}"
+                for number, sentence in enumerate(self.cell_sentences, start=1)
+            ),
+            "num_cells": str(len(self.cell_sentences)),
+            "question": self.question,
+            # With its own line break, so that a prompt without a context has no empty line.
+            "context": f"{self.context}\n" if self.context else "",
         }

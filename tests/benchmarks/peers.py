@@ -1,10 +1,17 @@
 """The other packages that measurements and parity tests compare against."""
 
+import importlib
+import logging
 import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bert_score import BERTScorer
 
 
 @cache
@@ -29,3 +36,90 @@ def load_cell2sentence() -> ModuleType:
     if not has_plotnine:
         del sys.modules["plotnine"]
     return module
+
+
+def load_bert_scorer(folder: str, layer: int) -> "BERTScorer":
+    """Build bert-score's scorer on an encoder's folder, on the CPU.
+
+    bert-score 0.3.13 asks its tokenizer for `build_inputs_with_special_tokens` where a text is
+    empty; transformers 5 took that method away, so a stand-in returns what it used to: the special
+    tokens alone.
+
+    Raises:
+        ModuleNotFoundError: If bert-score is not installed.
+    """
+    from bert_score import BERTScorer
+
+    scorer = BERTScorer(model_type=folder, num_layers=layer, device="cpu")
+    tokenizer = scorer._tokenizer
+    if not hasattr(tokenizer, "build_inputs_with_special_tokens"):
+        tokenizer.build_inputs_with_special_tokens = lambda ids: tokenizer("")["input_ids"]
+    return scorer
+
+
+class VocabStandIn:
+    """Tokens by number and numbers by token: what scgpt's GeneVocab asks of torchtext's Vocab."""
+
+    def __init__(self, tokens: Sequence[str] = ()) -> None:
+        self.vocab = list(tokens)  # GeneVocab hands it from one to the next
+        self._number = {token: number for number, token in enumerate(self.vocab)}
+
+    def __len__(self) -> int:
+        return len(self.vocab)
+
+    def __contains__(self, token: str) -> bool:
+        return token in self._number
+
+    def __getitem__(self, token: str) -> int:
+        return self._number[token]
+
+    def __call__(self, tokens: Sequence[str]) -> list[int]:
+        return [self._number[token] for token in tokens]
+
+    def insert_token(self, token: str, number: int) -> None:
+        assert number == len(self.vocab)
+        self.append_token(token)
+
+    def append_token(self, token: str) -> None:
+        self._number[token] = len(self.vocab)
+        self.vocab.append(token)
+
+    def set_default_index(self, number: int) -> None:
+        """Unknown tokens are never looked up here."""
+
+    def get_stoi(self) -> dict[str, int]:
+        return dict(self._number)
+
+
+@cache
+def load_scgpt() -> ModuleType:
+    """Import scgpt whole: its binning, its tokenizer and its own way to cell embeddings.
+
+    It asks for torchtext, which has no build for this torch, and for IPython: stand-ins of this
+    file take their place while it is imported.
+
+    Raises:
+        ModuleNotFoundError: If scgpt is not installed.
+    """
+    stand_ins: dict[str, ModuleType] = {}
+    if find_spec("torchtext") is None:
+        stand_ins |= {name: ModuleType(name) for name in ("torchtext", "torchtext.vocab")}
+
+        def vocab(counts: Mapping[str, int], min_freq: int = 1) -> VocabStandIn:
+            return VocabStandIn([token for token, num in counts.items() if num >= min_freq])
+
+        stand_ins["torchtext.vocab"].Vocab = VocabStandIn
+        stand_ins["torchtext.vocab"].vocab = vocab
+        stand_ins["torchtext"].vocab = stand_ins["torchtext.vocab"]
+    if find_spec("IPython") is None:
+        stand_ins["IPython"] = ModuleType("IPython")
+        stand_ins["IPython"].get_ipython = lambda: None
+    sys.modules.update(stand_ins)
+    try:
+        package = importlib.import_module("scgpt")
+        importlib.import_module("scgpt.preprocess")
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+    logging.getLogger("scGPT").setLevel(logging.ERROR)
+    return package

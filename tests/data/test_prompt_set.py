@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ def test_shards_are_zstd_with_one_column_per_field(tmp_path: Path) -> None:
     write_prompts(tmp_path, [record(0)], MANIFEST)
     file = pq.ParquetFile(tmp_path / "prompts-00000.parquet")
     assert file.schema_arrow.names == [name.removesuffix("_K") for name in vars(record(0))]
-    assert {file.metadata.row_group(0).column(i).compression for i in range(10)} == {"ZSTD"}
+    assert {file.metadata.row_group(0).column(i).compression for i in range(11)} == {"ZSTD"}
 
 
 def test_manifest_keeps_gene_names_that_yaml_would_bend(tmp_path: Path) -> None:
@@ -188,6 +189,12 @@ def test_gene_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
     write_prompts(tmp_path, [record(0, genes=(0, 4))], MANIFEST)
     with pytest.raises(DataError, match="one of the 4 of the vocabulary, got index 4 in"):
         read_prompts(tmp_path)
+
+
+def test_keywords_come_back(tmp_path: Path) -> None:
+    words = ("B cells", "CD79A", "NO")
+    write_prompts(tmp_path, [replace(record(0), keywords=words), record(1)], MANIFEST)
+    assert [r.keywords for r in read_prompts(tmp_path).records] == [words, ()]
 
 
 def test_shard_of_other_columns_is_refused(tmp_path: Path) -> None:

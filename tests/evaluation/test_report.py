@@ -98,7 +98,7 @@ def test_correlations_of_rewards_are_on_the_page_where_there_are_any(html, evalu
     pairs = (PairCorrelation(f"tau {HOSTILE}", "total", 64, 0.5, 0.25, None),)
     correlation = RewardCorrelation((f"tau {HOSTILE}", "total"), pairs)
     pictures = Pictures(None, picture, None, picture, rewards=picture)
-    page = render_report(evaluation, run, pictures, [], correlation)
+    page = render_report(evaluation, run, pictures, [], correlation=correlation)
     row = re.search(r'id="reward-correlation">.*?<tbody>\s*(.*?)\s*</tbody>', page, re.DOTALL)[1]
     assert '<th scope="row">tau &lt;script&gt;' in row
     assert row.endswith("<td>0.250</td><td>0.500</td><td>-</td><td>64</td></tr>")

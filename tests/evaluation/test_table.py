@@ -63,7 +63,7 @@ def test_a_metric_without_any_value_has_no_row(evaluation):
     ]
     without = evaluation.model_copy(update={"methods": tuple(methods)})
     assert Metric.PROGRAM_TAU_DELTA not in shown_metrics(without)
-    assert shown_metrics(without)[0] is Metric.PROGRAM_TAU
+    assert shown_metrics(without)[0] == Metric.PROGRAM_TAU
 
 
 def test_tiers_stand_below_the_primary_metric(tiered):

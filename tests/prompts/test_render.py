@@ -1,6 +1,7 @@
 """Template files: wording drawn by id and seed, broken placeholders refused."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ FACTS = PromptFacts(
     cell_type="CD14 Mono",
     perturbation="IFN-beta",
     cell_sentence="ISG15 B2M FTH1",
+    cell_sentences=("ISG15 B2M", "LYZ FTH1"),
+    question="What are these?",
+    context="Blood of one donor.",
 )
 
 
@@ -39,6 +43,21 @@ def test_every_task_ships_five_phrasings_that_state_the_question(task: Task) -> 
         assert all(words[name] in prompt for name in TASK_RULES[task].required)
         assert prompt == prompt.rstrip()
         assert "{" not in prompt
+
+
+def test_a_question_without_a_context_leaves_no_empty_line() -> None:
+    templates = load_templates(Task.QUESTION_ANSWERING)
+    facts = replace(FACTS, context="")
+    for i in range(50):
+        prompt = templates.render(facts, prompt_id=f"q{i}", seed=0)
+        assert all(prompt.split("\n"))
+        assert "Cell 1: ISG15 B2M\nCell 2: LYZ FTH1" in prompt
+
+
+def test_a_question_template_must_have_a_place_for_the_context(tmp_path: Path) -> None:
+    text = "task: question_answering\nprompts: ['{cell_sentences} {question}']\n"
+    with pytest.raises(ConfigError, match=r"must hold \{context\}"):
+        load_templates(Task.QUESTION_ANSWERING, write(tmp_path, text))
 
 
 def test_annotation_prompts_never_show_the_answer() -> None:

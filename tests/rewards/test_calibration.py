@@ -95,9 +95,9 @@ def test_each_prompt_is_calibrated_once():
     material = Material((RECORD, *OTHERS))
     batch = RewardBatch((make_group(["a"], RECORD),) * 2, VOCABULARY, material)
     first = calibrated.score(batch)
-    assert reward.num_calls == 2  # the batch, and what calibrates it
+    assert reward.num_calls == 3  # the batch, the control and the real cells
     assert calibrated.score(batch) == first
-    assert reward.num_calls == 3
+    assert reward.num_calls == 4
 
 
 def test_a_prompt_without_control_cell_is_named():
@@ -129,9 +129,9 @@ class Answers(WordCount):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (RewardResult((1.0, float("nan"), 1.0)), "finite numbers, got nan on an answer that calib"),
-        (RewardResult((1.0,)), "one score for each of 3 answers that calibrate"),
-        ("three", "one score for each of 3 answers that calibrate it, got 'three'"),
+        (RewardResult((float("nan"),)), "finite numbers, got nan in reward 'in calibration' on"),
+        (RewardResult((1.0,) * 3), "one value per completion, got 3 scores for 1"),
+        ("three", "must return a RewardResult, got 'three' in reward 'in cal"),
     ],
 )
 def test_a_failure_on_real_cells_is_an_error_and_never_a_number(answer, message):

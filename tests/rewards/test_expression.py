@@ -9,7 +9,7 @@ import scipy.stats
 from c2s_rl.errors import ConfigError, DataError
 from c2s_rl.evaluation.material import RewardMaterial
 from rewards import load_reward
-from rewards.base import score_checked
+from rewards.checking import raise_failures, score_checked
 from tests.reference_cells import make_batch, make_group, make_material, make_record
 
 MATERIAL = make_material({"a": [[0, 1, 2, 3]]})
@@ -24,7 +24,7 @@ def sets(tmp_path):
 
 def scores(name, cells, record=None, **options):
     batch = make_batch(MATERIAL, make_group(cells, record or make_record("a")))
-    return score_checked(load_reward(name, options), batch, name).scores
+    return raise_failures(score_checked(load_reward(name, options), batch, name)).scores
 
 
 def test_perfect_reversed_and_silent_answers(sets):

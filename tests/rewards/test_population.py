@@ -12,7 +12,8 @@ from c2s_rl.evaluation.material import RewardMaterial
 from c2s_rl.models.cell_embedder import CellEmbedderConfig, ExpressionEmbedder
 from c2s_rl.types import Split
 from rewards import load_reward
-from rewards.base import RewardScope, score_checked
+from rewards.base import RewardScope
+from rewards.checking import raise_failures, score_checked
 from tests.reference_cells import (
     RANK_MODEL,
     VOCABULARY,
@@ -41,7 +42,7 @@ def embed(cells):
 
 
 def score(name, batch, **options):
-    return score_checked(load_reward(name, options), batch, name)
+    return raise_failures(score_checked(load_reward(name, options), batch, name))
 
 
 @each
@@ -87,20 +88,21 @@ def test_order_of_groups_has_no_influence(name):
 
 
 @each
-def test_a_cell_unlike_all_real_ones_scores_least(name):
-    material = make_material({"a": REAL})
-    odd = [11, 10, 9, 8]
-    batch = make_batch(material, make_group([*random_cells(2, 10), odd], make_record("a")))
-    scores = score(name, batch).scores
-    assert scores[-1] == min(scores) < 0
+def test_cells_of_a_kind_that_is_not_real_score_less(name):
+    # real cells use the first six genes; half of the answers do, the others use the last six
+    material = make_material({"a": random_cells(0, 20, 6)})
+    alike = random_cells(2, 6, 6)
+    unlike = [[11 - gene for gene in cell] for cell in random_cells(3, 6, 6)]
+    scores = score(name, make_batch(material, make_group(alike + unlike, make_record("a")))).scores
+    assert min(scores[:6]) > max(scores[6:])
 
 
 @each
-def test_an_empty_answer_is_a_bad_cell_and_not_an_error(name):
-    material = make_material({"a": REAL})
-    batch = make_batch(material, make_group([*random_cells(2, 10), []], make_record("a")))
-    scores = score(name, batch).scores
-    assert scores[-1] < np.median(scores)
+def test_empty_answers_are_bad_cells_and_not_errors(name):
+    material = make_material({"a": random_cells(0, 20, 6)})
+    cells = [*random_cells(2, 6, 6), *[[]] * 6]
+    scores = score(name, make_batch(material, make_group(cells, make_record("a")))).scores
+    assert np.mean(scores[:6]) > max(scores[6:])
     silent = score(name, make_batch(material, make_group([[], [], []], make_record("a"))))
     assert all(math.isfinite(value) for value in silent.scores)
 
@@ -119,7 +121,7 @@ def test_without_siblings_or_real_cells_completions_abstain(name, real, generate
     batch = make_batch(make_material({"a": real}), make_group(generated, record))
     result = score(name, batch)
     assert result.scores == (None,) * len(generated)
-    assert result.diagnostics["real_cells"] == (0.0,) * len(generated)
+    assert all(math.isnan(value) for value in result.diagnostics[name])
 
 
 def test_real_cells_that_do_not_suffice_for_a_distance_abstain():

@@ -6,7 +6,7 @@ import pytest
 
 from c2s_rl.errors import ConfigError, DataError
 from rewards import load_reward
-from rewards.base import score_checked
+from rewards.checking import raise_failures, score_checked
 from tests.reference_cells import make_batch, make_group, make_material, make_record
 
 MATERIAL = make_material({"a": [[0, 1, 5, 6], [5, 6, 7, 8]]})
@@ -21,7 +21,7 @@ def options(tmp_path):
 
 def score(options, cells, record=None):
     batch = make_batch(MATERIAL, make_group(cells, record or make_record("a")))
-    return score_checked(load_reward("ssgsea", options), batch, "ssgsea")
+    return raise_failures(score_checked(load_reward("ssgsea", options), batch, "ssgsea"))
 
 
 # Of 12 genes the two of the program have mean rank m, the other ten (78 - 2 m) / 10; the score is
@@ -61,7 +61,7 @@ def test_groups_keep_their_own_goals(options):
         make_group([[0], []], make_record("b", target=())),
         make_group([[0, 1, 5, 6]], make_record("c", target=(5, 6, 7, 8))),
     )
-    result = score_checked(load_reward("ssgsea", options), batch, "ssgsea")
+    result = raise_failures(score_checked(load_reward("ssgsea", options), batch, "ssgsea"))
     assert result.scores == (pytest.approx(0.0), None, None, pytest.approx(ABSENT - TOP))
 
 
@@ -79,6 +79,6 @@ def test_no_and_many_completions(options):
 def test_what_is_missing_is_named(options):
     other = options | {"program": options["program"].replace("TWO", "OTHER")}
     with pytest.raises(DataError, match="got none of the 1 of OTHER"):
-        score(other, [[0]])
+        load_reward("ssgsea", other).score(make_batch(MATERIAL))
     with pytest.raises(ConfigError, match="'match', 'reach' or 'raise'"):
         load_reward("ssgsea", options | {"goal": "win"})

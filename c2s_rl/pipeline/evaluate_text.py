@@ -1,0 +1,245 @@
+"""Evaluation of text answers: policies on held-out questions beside null baselines, and the report.
+
+Command: `c2s-rl evaluate-text --config FILE` (section `evaluate_text`). Like `evaluate`, which does
+the same for cells, the stage does not sample: whoever runs it gets the prompts from
+`select_text_prompts`, has every policy answer them, and hands the groups to `run`, which writes
+text_evaluation.json and text_report.html.
+
+Shape suffix: P prompts.
+"""
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from c2s_rl.cells.rank import stable_hash
+from c2s_rl.cells.vocabulary import unknown_name
+from c2s_rl.config import FrozenConfig
+from c2s_rl.data.prompt_set import PromptSet
+from c2s_rl.errors import ConfigError, StageError
+from c2s_rl.evaluation.bertscore import BertScorer
+from c2s_rl.evaluation.report import RunInfo
+from c2s_rl.evaluation.summary import Resampling
+from c2s_rl.evaluation.text_methods import policy_answers, right_answers, text_baselines
+from c2s_rl.evaluation.text_result import TextEvaluation
+from c2s_rl.evaluation.text_summary import compare_texts, score_texts, summarise_texts
+from c2s_rl.evaluation.text_verdict import give_text_verdict
+from c2s_rl.models.encoding_cache import EncodingCache
+from c2s_rl.models.text_encoder import TextEncoder, TextEncoderConfig
+from c2s_rl.pipeline.evaluate import Selection
+from c2s_rl.prompts.tasks import TASK_RULES
+from c2s_rl.runlog import read_metrics
+from c2s_rl.types import Group, PromptRecord, Split, Task
+
+TEXT_EVALUATION = "text_evaluation.json"
+TEXT_REPORT = "text_report.html"
+MAX_REFERENCES = 4096
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluateTextConfig(FrozenConfig):
+    """Settings of the stage `evaluate_text`."""
+
+    task: Task | None = Field(
+        None, description="Which prompts; null takes the one task whose answers are text."
+    )
+    conditions: tuple[str, ...] = Field(
+        (), description="Held-out conditions to evaluate; empty takes all."
+    )
+    num_prompts: int = Field(
+        64, ge=1, description="Held-out prompts, spread evenly over conditions."
+    )
+    samples_per_prompt: int = Field(8, ge=1, description="Answers of each policy to each prompt.")
+    baseline: str = Field("SFT", description="Policy that the candidate is compared with.")
+    candidate: str = Field("GRPO", description="Policy that should be better.")
+    encoder: TextEncoderConfig = Field(
+        default_factory=TextEncoderConfig, description="What BERTScore compares texts with."
+    )
+    bootstrap_draws: int = Field(2000, ge=100, description="Draws behind every 95 % interval.")
+    num_samples_shown: int = Field(5, ge=0, description="Conditions with answers in the report.")
+    seed: int = Field(0, ge=0, description="Seeds prompts, baselines and bootstrap.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.baseline == self.candidate:
+            raise ValueError(f"baseline and candidate must differ, got {self.candidate!r} twice")
+        if self.task is not None and TASK_RULES[self.task].is_cell_sentence:
+            raise ValueError(
+                f"task must be one whose answers are text, got {self.task.value!r}; "
+                "evaluate is the section for cells"
+            )
+        return self
+
+
+def select_text_prompts(config: EvaluateTextConfig, prompt_set: PromptSet) -> Selection:
+    """Choose held-out prompts, spread evenly over conditions, by a hash of their ids.
+
+    Raises:
+        ConfigError: If a condition or the task is not held out, or more than one task could be
+            meant.
+        StageError: If no prompt can be evaluated.
+    """
+    held_out = [
+        record
+        for record in prompt_set.records
+        if record.split is Split.TEST and not TASK_RULES[record.task].is_cell_sentence
+    ]
+    if not held_out:
+        raise StageError("an evaluation of text needs held-out prompts for text, got none")
+    tasks = sorted({record.task for record in held_out})
+    if config.task is None and len(tasks) > 1:
+        raise ConfigError(f"task must be named when several are held out, got {tasks}")
+    if config.task is not None and config.task not in tasks:
+        raise ConfigError(f"task must be one of the held-out {tasks}, got {config.task.value!r}")
+    records = [record for record in held_out if config.task in {None, record.task}]
+    known = sorted({record.condition for record in records})
+    for condition in config.conditions:
+        if condition not in known:
+            raise ConfigError(unknown_name("a held-out condition", condition, known, "the corpus"))
+    wanted = [r for r in records if r.condition in (config.conditions or known)]
+    by_condition: defaultdict[str, list[PromptRecord]] = defaultdict(list)
+    for record in sorted(wanted, key=lambda r: stable_hash(f"eval|{r.prompt_id}", config.seed)):
+        by_condition[record.condition].append(record)
+    rounds = zip_longest(*(by_condition[name] for name in sorted(by_condition)))
+    in_turn = [record for group in rounds for record in group if record is not None]
+    skipped = {
+        "of other conditions": len(records) - len(wanted),
+        "more than num_prompts": max(0, len(in_turn) - config.num_prompts),
+    }
+    return Selection(
+        tuple(in_turn[: config.num_prompts]),
+        {reason: number for reason, number in skipped.items() if number},
+    )
+
+
+def run(
+    config: EvaluateTextConfig,
+    *,
+    prompt_set: PromptSet,
+    groups_by_policy: Mapping[str, Sequence[Group]],
+    metrics: Path | None,
+    run_info: RunInfo,
+    output: Path,
+) -> TextEvaluation:
+    """Score policies and baselines, and write text_evaluation.json and text_report.html.
+
+    Args:
+        config: Settings.
+        prompt_set: The whole corpus, both sides: training answers make the most common one.
+        groups_by_policy: Policy name to one group for each prompt of `select_text_prompts`, in any
+            order, each with `samples_per_prompt` answers; the order of policies is the columns'.
+        metrics: metrics.jsonl of the alignment, for the curves; None draws none.
+        run_info: What the report says about the run.
+        output: Folder for both files; created.
+
+    Raises:
+        StageError: If a policy did not answer exactly the selected prompts.
+        ConfigError: If two policies or more were sampled, but not those to compare, or the encoder
+            does not fit its config.
+        MissingFileError: If the encoder is not on this machine.
+    """
+    selection = select_text_prompts(config, prompt_set)
+    groups = {
+        name: _in_order(name, answers, selection, config.samples_per_prompt)
+        for name, answers in groups_by_policy.items()
+    }
+    _check_names(config, list(groups))
+    evaluation = _evaluate(config, selection, groups, prompt_set)
+    from c2s_rl.evaluation.text_report import render_text_report, text_samples
+    from c2s_rl.evaluation.training_plot import training_curves  # matplotlib: 0.5 s
+
+    html = render_text_report(
+        evaluation,
+        run_info,
+        training_curves([] if metrics is None else read_metrics(metrics)),
+        text_samples(groups, config.num_samples_shown),
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    _replace_text(output / TEXT_EVALUATION, evaluation.model_dump_json(indent=1) + "\n")
+    _replace_text(output / TEXT_REPORT, html)
+    logger.info("wrote %s and %s to %s", TEXT_EVALUATION, TEXT_REPORT, output)
+    return evaluation
+
+
+def _evaluate(
+    config: EvaluateTextConfig,
+    selection: Selection,
+    groups: Mapping[str, Sequence[Group]],
+    prompt_set: PromptSet,
+) -> TextEvaluation:
+    """Score all methods and put the numbers together."""
+    records_P = selection.records_P
+    task = records_P[0].task
+    train = [r for r in prompt_set.records if r.split is Split.TRAIN and r.task is task]
+    encoder = TextEncoder(config.encoder)
+    scorer = BertScorer(encoder, EncodingCache(MAX_REFERENCES))
+    methods = [
+        *text_baselines(records_P, train, num_draws=config.samples_per_prompt, seed=config.seed),
+        *(policy_answers(name, answers) for name, answers in groups.items()),
+        right_answers(records_P),
+    ]
+    scored = {method.name: score_texts(method, records_P, scorer) for method in methods}
+    resampling = Resampling(config.bootstrap_draws, config.seed)
+    results = tuple(summarise_texts(one, records_P, resampling) for one in scored.values())
+    difference = None
+    if len(groups) > 1:
+        pair = scored[config.candidate], scored[config.baseline]
+        difference = compare_texts(*pair, records_P, resampling)
+    counts = Counter(record.condition for record in records_P)
+    taught = {record.target for record in train}
+    return TextEvaluation(
+        task=task,
+        encoder=str(encoder.facts),
+        samples_per_prompt=config.samples_per_prompt,
+        conditions=dict(sorted(counts.items())),
+        unseen_conditions=tuple(sorted(counts.keys() - {r.condition for r in train})),
+        num_unseen_answers=sum(record.target not in taught for record in records_P),
+        bootstrap_draws=config.bootstrap_draws,
+        seed=config.seed,
+        skipped=dict(selection.skipped),
+        methods=results,
+        difference=difference,
+        verdict=give_text_verdict(results, difference),
+    )
+
+
+def _in_order(
+    name: str, groups: Sequence[Group], selection: Selection, num_samples: int
+) -> list[Group]:
+    """Put a policy's groups into the order of the prompts; each exactly once, whole."""
+    by_id = {group.record.prompt_id: group for group in groups}
+    wanted = [record.prompt_id for record in selection.records_P]
+    if len(groups) != len(wanted) or set(by_id) != set(wanted):
+        raise StageError(
+            f"{name} must answer each of the {len(wanted)} selected prompts once, got "
+            f"{len(groups)} groups for {len(set(by_id) & set(wanted))} of them"
+        )
+    for group in groups:
+        if len(group.completions_G) != num_samples:
+            raise StageError(
+                f"{name} must give samples_per_prompt={num_samples} answers, got "
+                f"{len(group.completions_G)} to prompt {group.record.prompt_id!r}"
+            )
+    return [by_id[prompt_id] for prompt_id in wanted]
+
+
+def _check_names(config: EvaluateTextConfig, names: Sequence[str]) -> None:
+    """One policy alone is only described; of several, the two to compare must be there."""
+    if not names:
+        raise StageError("an evaluation needs the answers of at least one policy, got none")
+    for key, name in (("baseline", config.baseline), ("candidate", config.candidate)):
+        if len(names) > 1 and name not in names:
+            raise ConfigError(unknown_name(key, name, names, "the sampled policies"))
+
+
+def _replace_text(path: Path, text: str) -> None:
+    """Write aside and rename, so that a kill leaves the old file or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -104,7 +104,8 @@ class KendallReward:
 
     Diagnostics: `program_genes`, distinct genes of the programs that were written;
     `program_coverage`, their share of the genes that the vocabulary has; with the baseline form
-    `control_tau`; with the mean of several programs `tau_<program>`; both nan where the target has no order.
+    `control_tau`; with the mean of several programs `tau_<program>`; both nan where the target has
+    no order.
 
     Source: C2S-Scale section 4.5.2.
     """

@@ -104,16 +104,18 @@ class KendallReward:
 
     Diagnostics: `program_genes`, distinct genes of the programs that were written;
     `program_coverage`, their share of the genes that the vocabulary has; with the baseline form
-    `control_tau`; with the mean of several programs `tau_<program>`, 0 where the target has none.
+    `control_tau`; with the mean of several programs `tau_<program>`; both nan where the target has
+    no order.
 
     Source: C2S-Scale section 4.5.2.
     """
 
     info = RewardInfo(
         meaning="The program's genes stand in the target's order",
-        low=-1.0,
-        high=1.0,
-        baseline="order of chance 0; the copied control well above it (0.8 on L1000), so see delta",
+        low=-2.0,  # of the form baseline; the others stay in [-1, 1]
+        high=2.0,
+        baseline="order of chance 0; the copied control well above it (0.8 on L1000), but 0 in the "
+        "forms delta and baseline",
         source="C2S-Scale section 4.5.2",
     )
     scope = RewardScope.GROUP
@@ -177,7 +179,7 @@ class KendallReward:
             return record.target_genes_K
         name = f"{record.condition} | {record.split}"
         if name not in self._pseudobulks:
-            self._pseudobulks[name] = batch.material.reference.pseudobulk(record)
+            self._pseudobulks[name] = batch.material.reference.pseudobulk(record, batch.vocabulary)
         return self._pseudobulks[name]
 
     def _scores(self, taus: ProgramTaus, num_completions: int) -> list[float | None]:
@@ -200,17 +202,17 @@ class KendallReward:
             "program_genes": [float(num) for num in written_G],
             "program_coverage": [float(num) / total for num in written_G],
         }
+        # The same programs as in the score; nan where there is none.
+        has_order_P = ~np.isnan(taus.taus_P_B[:, num_completions])
         if self._options.form is TauForm.BASELINE:
-            # The same programs as in the score.
-            has_order_P = ~np.isnan(taus.taus_P_B[:, num_completions])
             control_P = np.nan_to_num(taus.taus_P_B[has_order_P, -1])
-            control = float(control_P.mean()) if len(control_P) else 0.0
+            control = float(control_P.mean()) if len(control_P) else math.nan
             figures["control_tau"] = [control] * num_completions
         if len(programs) > 1:
-            for program, taus_B in zip(self._programs, taus.taus_P_B, strict=True):
-                taus_G = taus_B[:num_completions]
+            for p, program in enumerate(self._programs):
+                taus_G = np.nan_to_num(taus.taus_P_B[p, :num_completions])
                 figures[f"tau_{program.name}"] = [
-                    0.0 if math.isnan(tau) else float(tau) for tau in taus_G
+                    float(tau) if has_order_P[p] else math.nan for tau in taus_G
                 ]
         return figures
 

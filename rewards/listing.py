@@ -96,11 +96,11 @@ def example_yaml(name: str, plugin: type[RewardPlugin]) -> str:
 
 
 def example_options(plugin: type[RewardPlugin]) -> Mapping[str, JsonValue]:
-    """Give every required option the first of its field's `examples`, or its type in brackets."""
+    """Give options with `examples` the first of them, other required ones their type."""
     return {
         key: field.examples[0] if field.examples else f"<{_kind(field.annotation)}>"
         for key, field in plugin.Options.model_fields.items()
-        if field.is_required()
+        if field.is_required() or field.examples
     }
 
 

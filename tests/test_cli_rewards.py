@@ -57,7 +57,7 @@ def test_list_names_every_reward_with_scope_range_and_baseline(end_of):
 def test_show_tells_options_source_and_an_example(end_of):
     code, out, _ = end_of("show", "kendall")
     assert code == 0
-    for text in ("C2S-Scale section 4.5.2", "[-1, 1]", "tau(ranks generated", "num_genes"):
+    for text in ("C2S-Scale section 4.5.2", "[-2, 2]", "tau(ranks generated", "num_genes"):
         assert text in out
     assert re.search(r"variant +a \| b +b +b corrects for ties", out)
     assert "- name: kendall\n" in out

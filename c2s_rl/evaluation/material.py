@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from c2s_rl.cells.rank import UIntArray, stable_hash
+from c2s_rl.cells.rank import stable_hash
 from c2s_rl.cells.rank_model import RankModel
+from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.data.prompt_set import read_prompts
 from c2s_rl.data.pseudobulk import rank_pseudobulks
 from c2s_rl.data.shards import read_cells, read_manifest
@@ -31,10 +32,8 @@ class Reference:
     """Rank to log1p(CP10k) of the data set."""
     num_genes: int
     """Length of a sentence in genes: generated and real cells are cut to it alike."""
-    gene_hashes_V: UIntArray
-    """[V] tie-break hash of each symbol, under the seed of the cells."""
-    seed: int
-    """Seed of the tie-break of the cells."""
+    seed: int = 0
+    """Seed of the tie-break of the cells, for means of them."""
 
     def treated(self, record: PromptRecord) -> list[IntArray]:
         """Real cells of the prompt's condition and side, its own target included.
@@ -49,10 +48,14 @@ class Reference:
         """Control cells of the condition's prompts on the same side; form and order as above."""
         return self._cut(self.real.control_rows[record.split].get(record.condition, ()))
 
-    def pseudobulk(self, record: PromptRecord) -> IntArray:
+    def pseudobulk(self, record: PromptRecord, vocabulary: Vocabulary) -> IntArray:
         """Rank the mean of the real cells of the prompt's condition and side, uncut.
 
         Ties break as in the corpus, so that a corpus without limits has the same target.
+
+        Args:
+            record: Names condition and side.
+            vocabulary: Symbols of the cells, for the tie-break.
 
         Raises:
             DataError: If the condition has no real cells on this side.
@@ -64,8 +67,12 @@ class Reference:
                 f"got none of {record.condition!r} on the {record.split} side"
             )
         name = f"{record.condition} | {record.split}"
+        hashes = [stable_hash(symbol, self.seed) for symbol in vocabulary.symbols]
         return rank_pseudobulks(
-            self.real.cells, {name: rows}, gene_hashes=self.gene_hashes_V, seed=self.seed
+            self.real.cells,
+            {name: rows},
+            gene_hashes=np.array(hashes, dtype=np.uint64),
+            seed=self.seed,
         )[name]
 
     def _cut(self, rows: Sequence[int]) -> list[IntArray]:
@@ -107,11 +114,4 @@ class RewardMaterial:
         manifest = read_manifest(self.cells)
         prompts = read_prompts(self.corpus)
         real = gather_real_cells(prompts.records, read_cells(self.cells), len(manifest.symbols))
-        hashes = [stable_hash(symbol, manifest.seed) for symbol in manifest.symbols]
-        return Reference(
-            real,
-            manifest.rank_model,
-            prompts.num_genes,
-            np.array(hashes, dtype=np.uint64),
-            manifest.seed,
-        )
+        return Reference(real, manifest.rank_model, prompts.num_genes, manifest.seed)

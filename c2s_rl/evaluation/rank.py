@@ -105,7 +105,7 @@ def program_tau(
     Raises:
         ValueError: If the program has fewer than 2 genes or an index is outside the vocabulary.
     """
-    return programs_tau(
+    taus_B: DoubleArray = programs_tau(
         cells,
         target_genes_K,
         [program_N],
@@ -113,6 +113,7 @@ def program_tau(
         variant=variant,
         control_genes_K=control_genes_K,
     ).taus_P_B[0]
+    return taus_B
 
 
 @dataclass(frozen=True, eq=False)

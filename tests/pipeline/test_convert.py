@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from c2s_rl.cells.programs import load_program, program_indices
 from c2s_rl.cells.rank_model import RankForm, fit_rank_model
 from c2s_rl.cells.sentence import write_sentence
-from c2s_rl.config import validate
+from c2s_rl.config import load_yaml, validate
 from c2s_rl.data.shards import read_cells, read_manifest
 from c2s_rl.errors import ConfigError, DataError, MissingFileError
 from c2s_rl.pipeline.convert import ConvertConfig, run
+from tests.conftest import PROJECT
 
 KANG = "${C2S_RL_DATA}/kang/kang_ifnb_2000x13215.h5ad"
 
@@ -372,3 +374,14 @@ def test_an_older_manifest_is_still_read(tmp_path):
         del manifest[key]
     path.write_text(json.dumps(manifest))
     assert read_manifest(tmp_path / "cells").mean_floor == 0
+
+
+def test_the_l1000_config_writes_every_gene_that_it_keeps(plate, tmp_path):
+    sections = load_yaml(PROJECT / "configs" / "l1000_apoptosis_cpu.yaml")
+    config = validate(ConvertConfig, sections["convert"], "convert")
+    manifest = run(config, tmp_path / "cells")
+    genes = sections["align"]["sampling"]["genes"]
+    # A sentence is a whole order: all 40 apoptosis genes have a place in it.
+    assert len(manifest.symbols) == sections["corpus"]["num_genes"] == genes["min_genes"] == 69
+    assert genes["max_genes"] == 69
+    assert len(program_indices(load_program("hallmark_apoptosis"), manifest.vocabulary)) == 40

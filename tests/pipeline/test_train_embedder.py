@@ -19,7 +19,7 @@ from c2s_rl.runlog import read_metrics
 from c2s_rl.types import Split
 from tests.models.scgpt_folders import TOKENS
 
-NUM_GENES = 60
+NUM_GENES = 40
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,7 +32,7 @@ def one_thread():
 
 
 CONFIG = EmbedderConfig(
-    embsize=32, nheads=4, d_hid=64, nlayers=2, num_steps=120, batch_size=64, lr=3e-3, eval_every=60
+    embsize=32, nheads=4, d_hid=32, nlayers=1, num_steps=120, batch_size=64, lr=6e-3, eval_every=60
 )
 
 

@@ -1,12 +1,14 @@
-"""Training a small scGPT on cells as rewards give them: masked values are guessed.
+"""Training a small scGPT on cells as rewards give them: values are guessed, cells recognised.
 
-Three guesses, all through the package's own heads, are trained together:
+Four objectives are trained together, the first three through the package's own heads:
 
 1. the bin of a masked gene from that gene's output (masked value prediction);
 2. the same from the output of <cls> alone (the package's MVC objective);
 3. from <cls> alone, the bins of the genes of another cell of the batch, which are 0 where this
-   cell does not write them. The package has no such objective: its cells hold their zeros, while
-   a sentence says what is not expressed only by leaving it out.
+   cell does not write them: a sentence says what is not expressed by leaving it out;
+4. a cell's embedding from one part of its genes must be nearer, by cosine, to the same cell's from
+   another part than to those of other cells (the package's contrastive objective, which tells two
+   passes apart by dropout alone). It is what brings cells of a kind together.
 
 Left out: batch labels, and classifying cell types (no label is looked at).
 
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from c2s_rl.models.scgpt_config import EmbedderConfig
 from c2s_rl.models.scgpt_files import CLS, ScGPTArgs, build_model
@@ -27,6 +30,7 @@ from c2s_rl.models.scgpt_tokens import CellTokens
 
 WARMUP_SHARE = 0.05  # of all steps
 CLIP_NORM = 1.0
+TWIN_TEMPERATURE = 0.2  # of the cosine; the package's 0.5 leaves other cells nearly as near
 EVAL_CELLS = 256  # cells of one forward pass of the held-out loss
 
 
@@ -147,7 +151,7 @@ def train_scgpt(
         model = build_model(args, token_ids, has_mvc=True)
         masker = Masker(args, token_ids)
         cells, judge = masker.filled(train), _Judge(masker, train, held_out, config)
-        _start_at_mean(model, judge.mean_bin)
+        _initialise(model, judge.mean_bin, args.n_bins)
         optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr)
         scale = 1.0 / max(judge.variance, 1.0)
         model.train()
@@ -156,7 +160,9 @@ def train_scgpt(
                 group["lr"] = config.lr * _schedule(step, config.num_steps)
             losses = _losses(model, cells[rows], masker, config)
             optimiser.zero_grad(set_to_none=True)
-            (scale * torch.stack(list(losses.values())).sum()).backward()  # type: ignore[no-untyped-call]
+            twins = losses["twins"]
+            guesses = torch.stack([loss for name, loss in losses.items() if name != "twins"])
+            (scale * guesses.sum() + twins).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
             optimiser.step()
             figures = {name: float(loss.detach()) for name, loss in losses.items()}
@@ -189,19 +195,31 @@ def _schedule(step: int, num_steps: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, num_steps - warmup)))
 
 
-def _start_at_mean(model: nn.Module, mean_bin: float) -> None:
-    """Let the value head begin with the trivial guess instead of 0."""
+def _initialise(model: nn.Module, mean_bin: float, num_bins: int) -> None:
+    """Begin where training comes along slowly otherwise; all shapes are the package's.
+
+    The value head begins with the trivial guess instead of 0. The first layer of the value encoder
+    begins with its kinks spread over the bins: torch's own start puts nearly all of them near 0,
+    and the normalisation behind it then makes bins from 10 to 50 look alike for long. One unit in
+    eight tells the negative values of <cls>, padding and masked genes from bins.
+    """
     heads = dict(model.get_submodule("decoder").named_parameters())
+    first = dict(model.get_submodule("value_encoder.linear1").named_parameters())
+    weight_D_1, bias_D = first["weight"], first["bias"]
     with torch.no_grad():
         heads["fc.4.bias"].fill_(mean_bin)
+        slope_D = torch.empty_like(bias_D).uniform_(-1, 1).sign() * 4.0 / num_bins
+        kink_D = torch.rand_like(bias_D) * num_bins
+        slope_D[::8], kink_D[::8] = -1.0, 0.0
+        weight_D_1.copy_(slope_D[:, None])
+        bias_D.copy_(-slope_D * kink_D)
 
 
 def _losses(
     model: nn.Module, batch: CellBatch, masker: Masker, config: EmbedderConfig
 ) -> dict[str, Tensor]:
-    """Mean squared errors of the three guesses, in squared bins."""
-    share = config.min_share + (1.0 - config.min_share) * float(torch.rand(()))
-    shown = masker.part(batch, share)
+    """Mean squared errors of the three guesses, in squared bins, and the loss of the fourth aim."""
+    shown = masker.part(batch, _share(config))
     masked = masker.hide(shown, config.mask_ratio, None)
     output = model(masked.src_B_L, masked.values_B_L, masked.is_padding_B_L, MVC=True)
     # Batches are shuffled: the next cell is any other cell.
@@ -210,13 +228,29 @@ def _losses(
     guessed = model.get_submodule("mvc_decoder")(output["cell_emb"], queries)["pred"]
     num_tokens = int(model.get_submodule("encoder.embedding").weight.shape[0])
     bins_B_V = torch.zeros(len(batch), num_tokens).scatter(1, batch.genes_B_T, batch.bins_B_T)
+    # The same cells through another part of their genes.
+    second = masker.hide(masker.part(batch, _share(config)), 0.0, None)
+    twin_B_D = model(second.src_B_L, second.values_B_L, second.is_padding_B_L)["cell_emb"]
     return {
         "masked": _error(output["mlm_output"][:, 1:], shown.bins_B_T, masked.is_masked_B_T),
         "masked_from_cls": _error(
             output["mvc_output"][:, 1:], shown.bins_B_T, masked.is_masked_B_T
         ),
         "others_from_cls": _error(guessed, bins_B_V.gather(1, other_B_T), is_other),
+        "twins": _twin_loss(output["cell_emb"], twin_B_D),
     }
+
+
+def _share(config: EmbedderConfig) -> float:
+    """Draw the share of genes that a batch shows."""
+    return config.min_share + (1.0 - config.min_share) * float(torch.rand(()))
+
+
+def _twin_loss(cells_B_D: Tensor, twins_B_D: Tensor) -> Tensor:
+    """Cross-entropy of finding each cell's twin in the batch by the cosine of embeddings."""
+    unit_B_D = functional.normalize(cells_B_D, dim=1)
+    cosine_B_B = unit_B_D @ functional.normalize(twins_B_D, dim=1).T
+    return functional.cross_entropy(cosine_B_B / TWIN_TEMPERATURE, torch.arange(len(cells_B_D)))
 
 
 def _error(guess: Tensor, truth: Tensor, where: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class Size:
 
 
 SIZES = {
-    "trained": Size("trained", 1024, embsize=64, nheads=4, d_hid=128, nlayers=3),
+    "trained": Size("trained", 1024, embsize=64, nheads=4, d_hid=128, nlayers=2),
     "published": Size("published", 128, embsize=512, nheads=8, d_hid=512, nlayers=12),
     "tiny": Size("tiny", 16, embsize=16, nheads=2, d_hid=16, nlayers=2, max_genes=12),
 }

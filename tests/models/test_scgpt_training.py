@@ -57,7 +57,8 @@ def test_a_model_learns_what_the_bins_follow_from():
         embsize=32, nheads=2, d_hid=16, nlayers=1, num_steps=120, batch_size=32, lr=2e-3,
         dropout=0.0, min_share=1.0,
     )  # fmt: skip
-    args = ScGPTArgs.model_validate({**ARGS, "embsize": 32, "d_hid": 16, "nlayers": 1})
+    shape = {"embsize": 32, "nheads": 2, "d_hid": 16, "nlayers": 1, "dropout": 0.0}
+    args = ScGPTArgs.model_validate(ARGS | shape)
     before = torch.random.get_rng_state()
     found = train_scgpt(cells, cells[:8], args, TOKENS, config, lambda *_: None).held_out
     assert torch.equal(torch.random.get_rng_state(), before)

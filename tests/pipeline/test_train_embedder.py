@@ -19,7 +19,7 @@ from c2s_rl.runlog import read_metrics
 from c2s_rl.types import Split
 from tests.models.scgpt_folders import TOKENS
 
-NUM_GENES = 60
+NUM_GENES = 40
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,8 +32,9 @@ def one_thread():
 
 
 CONFIG = EmbedderConfig(
-    embsize=32, nheads=4, d_hid=64, nlayers=2, num_steps=120, batch_size=64, lr=3e-3, eval_every=60
-)
+    embsize=32, nheads=4, d_hid=32, nlayers=1, dropout=0.0, num_steps=300, batch_size=32, lr=6e-3,
+    eval_every=100,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +72,18 @@ def trained(cells, prompts, tmp_path_factory):
     manifest = train_embedder.run(
         CONFIG, cells, prompts, folder, on_step=lambda step, _: steps.append(step)
     )
-    assert steps == list(range(1, 121))
+    assert steps == list(range(1, 301))
     return folder, manifest
 
 
 def test_masked_bins_are_guessed_better_than_by_the_mean(trained):
     folder, manifest = trained
-    assert manifest.held_out_mse < 0.8 * manifest.mean_bin_mse
-    assert manifest.held_out_mse_from_cls < 0.9 * manifest.mean_bin_mse
+    assert manifest.held_out_mse < 0.6 * manifest.mean_bin_mse
+    assert manifest.held_out_mse_from_cls < 0.7 * manifest.mean_bin_mse
     assert manifest.gene_mean_mse < manifest.mean_bin_mse
     metrics = read_metrics(folder / "metrics.jsonl")
-    assert [m["step"] for m in metrics if "held_out" in m] == [60, 120]
-    assert metrics[-1]["held_out"] == manifest.held_out_mse < metrics[59]["held_out"]
+    assert [m["step"] for m in metrics if "held_out" in m] == [100, 200, 300]
+    assert metrics[-1]["held_out"] == manifest.held_out_mse < metrics[99]["held_out"]
     verify(folder)
 
 

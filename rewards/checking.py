@@ -152,9 +152,9 @@ def _checked(result: RewardResult, batch: RewardBatch, name: str) -> CheckedResu
             if _wrong_number(value) is FailureKind.NOT_A_NUMBER:
                 rule = f"a diagnostic must be a number, got {_shown(value)} as {what!r}"
                 wrong[i] = (FailureKind.NOT_A_NUMBER, rule)
-    for i, value in enumerate(result.scores):
-        if value is not None and (kind := _wrong_number(value)) is not None:
-            wrong[i] = (kind, f"a reward must give finite numbers, got {_shown(value)}")
+    for i, score in enumerate(result.scores):
+        if score is not None and (kind := _wrong_number(score)) is not None:
+            wrong[i] = (kind, f"a reward must give finite numbers, got {_shown(score)}")
     return CheckedResult(
         tuple(
             None if value is None or i in wrong else float(value)

@@ -125,7 +125,8 @@ class EncodingCache:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if path.is_file():
                 self._count(hits=1)
-                return np.load(path)
+                kept: FloatArray = np.load(path)
+                return kept
             self._count(misses=1)
             array = make()
             partial = path.with_suffix(".partial")

@@ -96,7 +96,8 @@ class CellTypeReward:
         scores: list[float | None] = []
         for group in batch.groups:
             label = labels.of_prompt(group.record)
-            if label not in classifier.labels or not len(group.record.target_genes_K):
+            is_text = not len(group.record.target_genes_K)
+            if is_text or label is None or label not in classifier.labels:
                 scores += [None] * len(group.cells_G)
                 continue
             agreement_G = classifier.agreement(

@@ -163,4 +163,4 @@ class RmseReward(ExpressionReward):
     )
 
     def _compare(self, x_G_N: DoubleArray, y_N: DoubleArray) -> DoubleArray:
-        return -np.sqrt(((x_G_N - y_N) ** 2).mean(axis=1))
+        return np.asarray(-np.sqrt(((x_G_N - y_N) ** 2).mean(axis=1)), dtype=np.float64)

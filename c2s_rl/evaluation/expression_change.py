@@ -147,7 +147,8 @@ def recovered_change(effects_B_N: DoubleArray, real: ChangedGenes) -> DoubleArra
         control.
     """
     genes_M = real.both_M
-    return np.clip(effects_B_N[:, genes_M] / real.effect_N[genes_M], -1.0, 1.0).mean(axis=1)
+    shares = np.clip(effects_B_N[:, genes_M] / real.effect_N[genes_M], -1.0, 1.0)
+    return np.asarray(shares.mean(axis=1), dtype=np.float64)
 
 
 def for_full_answers(scores_G: DoubleArray, shares_G: DoubleArray) -> DoubleArray:

@@ -79,8 +79,8 @@ def _gseapy_scores(
         threads=1,
         no_plot=True,
     )
-    scores = result.res2d.set_index("Name")["ES"]
-    return scores.loc[table.columns].to_numpy(dtype=np.float64)
+    scores = result.res2d.set_index("Name")["ES"].loc[table.columns]
+    return np.asarray(scores, dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)

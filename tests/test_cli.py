@@ -56,6 +56,28 @@ def test_every_command_takes_a_config_and_overrides(stage: str) -> None:
     assert ("--overwrite" in result.stdout) == (stage not in {"plan", "doctor"})
 
 
+def test_export_is_a_setting_of_the_evaluation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[list[str]] = []
+
+    def load_run(_path: Path, overrides: list[str]) -> None:
+        given.append(overrides)
+
+    monkeypatch.setattr("actors.jobs.load_run", load_run)
+    monkeypatch.setattr("actors.jobs.run_stage", lambda *_args, **_kwargs: None)
+    for arguments in (["--export"], []):
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            ["c2s-rl", "evaluate", "--config", str(tmp_path), "--set", "seed=1", *arguments],
+        )
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
+    assert given == [["seed=1", "evaluate.export=true"], ["seed=1"]]
+
+
 PROBE = """
 import sys
 from c2s_rl.cli import app

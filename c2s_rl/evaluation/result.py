@@ -8,6 +8,7 @@ A metric is named by a text: a `Metric` of single answers, or the key of a metri
 """
 
 import json
+import math
 from enum import StrEnum
 from pathlib import Path
 
@@ -22,6 +23,7 @@ SCHEMA_VERSION = 2
 PRIMARY = Metric.PROGRAM_TAU
 ABSENT = "-"
 NOT_APPLICABLE = "n/a"
+MOST_DECIMALS = 6
 NO_BREAK = "\N{NO-BREAK SPACE}"  # keeps a number and its unit on one line
 
 
@@ -205,7 +207,7 @@ def format_value(
     if info.is_share:
         points = " points" if is_signed else f"{NO_BREAK}%"
         return f"{100 * value:{sign}.{info.decimals}f}{points}"
-    return f"{value:{sign}.{info.decimals}f}"
+    return f"{value:{sign}.{_decimals(info, value)}f}"
 
 
 def format_range(
@@ -217,13 +219,25 @@ def format_range(
     info = _info(metric)
     scale = 100 if info.is_share else 1
     sign = "+" if is_signed else ""
-    low, high = (f"{scale * end:{sign}.{info.decimals}f}" for end in (interval.low, interval.high))
+    ends = (scale * interval.low, scale * interval.high)
+    decimals = _decimals(info, max(ends, key=abs))
+    low, high = (f"{end:{sign}.{decimals}f}" for end in ends)
     return f"{low} to {high}"
 
 
 def format_gain(gain: float | None) -> str:
     """Write a gain as a signed percentage; '-' when there is none."""
     return ABSENT if gain is None else f"{100 * gain:+.1f}{NO_BREAK}%"
+
+
+def _decimals(info: MetricInfo, value: float) -> int:
+    """Digits after the point; in the unit of an embedding, which has any size, four digits in all.
+
+    scFID is some hundreds between expressions, and some thousandths between unit vectors.
+    """
+    if not info.unit.startswith("embedding") or not value or not math.isfinite(value):
+        return info.decimals
+    return min(max(3 - math.floor(math.log10(abs(value))), 0), MOST_DECIMALS)
 
 
 def _info(metric: Metric | MetricInfo) -> MetricInfo:

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from c2s_rl.evaluation.bootstrap import Interval
 from c2s_rl.evaluation.cell_metrics import Metric
+from c2s_rl.evaluation.population_metrics import metric_rows
 from c2s_rl.evaluation.result import format_gain, format_range, format_value
 from c2s_rl.evaluation.table import FULL_WIDTH, result_table, shown_metrics
 
@@ -96,5 +97,14 @@ def test_numbers_are_written_in_the_metrics_unit():
     assert format_value(Metric.PROGRAM_TAU, None) == "-"
     assert format_range(Metric.UNKNOWN_RATE, half) == "45.6 to 54.4"
     assert format_range(Metric.PROGRAM_TAU, Interval(0.5, None, None, 1, 1)) == ""
+    scfid = metric_rows(["all genes"])["scfid/all genes"]
+    # Four digits in all, whatever the size of the embedding's unit.
+    assert [format_value(scfid, v) for v in (880.5372, 31.0, 0.0, 0.00312)] == [
+        "880.5",
+        "31.00",
+        "0.000",
+        "0.003120",
+    ]
+    assert format_range(scfid, Interval(5.0, 9.5, 101.25, 8, 2)) == "9.5 to 101.2"
     assert format_gain(-0.1234).replace("\N{NO-BREAK SPACE}", " ") == "-12.3 %"
     assert format_gain(None) == "-"

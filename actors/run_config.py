@@ -32,6 +32,7 @@ from c2s_rl.prompts.tasks import TASK_RULES
 from c2s_rl.types import Task
 from rewards import reward_class
 from rewards.composite import (
+    Aggregation,
     Combiner,
     CompositeConfig,
     RewardSpec,
@@ -159,7 +160,11 @@ class RunConfig(FrozenConfig):
             )
         has_cells = self.align is not None and TASK_RULES[self.align.task].is_cell_sentence
         metrics = [metric.value for metric in Metric if has_cells and is_directed(metric.value)]
-        rewards = [REWARD, *(f"{REWARD_PREFIX}{spec.key}" for spec in self.rewards)]
+        rewards = [f"{REWARD_PREFIX}{spec.key}" for spec in self.rewards]
+        # a total of other weights, or centred within each group, is not the same at every step
+        is_sum = self.composite.aggregation is Aggregation.SUM_THEN_NORMALISE
+        if is_sum and not any(spec.schedule for spec in self.rewards):
+            rewards.insert(0, REWARD)
         if watched is not None and watched.metric not in metrics + rewards:
             raise ValueError(
                 f"align.evaluation.metric must be one of {', '.join(metrics + rewards)}, "

@@ -107,8 +107,11 @@ def test_text_answers_choose_by_a_reward(file):
     task = ["corpus.tasks=[cell_type_annotation]", "align.task=cell_type_annotation"]
     with pytest.raises(ConfigError, match=r"must be one of reward, reward/validity, got 'progra"):
         load_run(file, [*task, "align.evaluation={}"])
-    run = load_run(file, [*task, "align.evaluation={metric: reward}"])
-    assert run.align.evaluation.metric == "reward"
+    total = [*task, "align.evaluation={metric: reward}"]
+    assert load_run(file, total).align.evaluation.metric == "reward"
+    # centred within its group, every total is 0 on average
+    with pytest.raises(ConfigError, match="must be one of reward/validity, got 'reward'"):
+        load_run(file, [*total, "composite.aggregation=normalise_then_sum"])
 
 
 def test_evaluation_during_training_measures_what_the_final_one_does_unless_it_says(file):

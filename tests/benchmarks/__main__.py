@@ -23,6 +23,7 @@ from tests.benchmarks.harness import Result, report, table
 
 # In order of duration; each module has `results`.
 NAMES = (
+    "kendall",
     "convert",
     "weight_sync",
     "bertscore",

@@ -271,8 +271,7 @@ def _load_model(
     settings.num_hidden_layers = layer
     # It would list every layer that is left out on purpose; what is missing is looked at below.
     loading_report = logging.getLogger("transformers.modeling_utils")
-    level = loading_report.level
-    loading_report.setLevel(logging.ERROR)
+    loading_report.addFilter(_is_no_load_report)
     try:
         model, info = AutoModel.from_pretrained(
             source,
@@ -283,8 +282,11 @@ def _load_model(
         )
     except (OSError, ValueError) as error:
         raise _not_found(source, error) from error
+    except RuntimeError as error:  # what transformers raises for weights of another shape
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"an encoder's weights must fit its config, got {reason}") from error
     finally:
-        loading_report.setLevel(level)
+        loading_report.removeFilter(_is_no_load_report)
     missing = sorted(k for k in info["missing_keys"] if not k.startswith(UNUSED_WEIGHTS))
     if missing:
         raise DataError(
@@ -293,6 +295,10 @@ def _load_model(
         )
     encoder: PreTrainedModel = model.get_encoder() if settings.is_encoder_decoder else model
     return encoder.eval()
+
+
+def _is_no_load_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
 
 
 def _max_length(

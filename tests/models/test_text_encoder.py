@@ -139,6 +139,24 @@ def test_a_folder_without_some_weights_is_refused(tmp_path: Path) -> None:
         TextEncoder(config(folder))
 
 
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.position_embeddings.weight"] = torch.zeros(31, 16)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        DataError, match=r"an encoder's weights must fit its config, got .*mismatch"
+    ):
+        TextEncoder(config(folder))
+
+
+def test_layers_that_are_left_out_are_no_warning(
+    bert: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    TextEncoder(config(bert, layer=1))
+    assert caplog.text == ""
+
+
 def test_a_broken_config_file_is_an_error_of_one_line(tmp_path: Path) -> None:
     folder = write_bert(tmp_path)
     (folder / "config.json").write_text(json.dumps({"model_type": "no-such-type"}))

@@ -181,4 +181,5 @@ def transport_cost(cost_G_R: DoubleArray) -> DoubleArray:
 
     masses = [np.full(size, 1.0 / size) for size in cost_G_R.shape]
     plan_G_R: DoubleArray = ot.emd(*masses, cost_G_R)
-    return len(cost_G_R) * (plan_G_R * cost_G_R).sum(axis=1)
+    cost_G: DoubleArray = (plan_G_R * cost_G_R).sum(axis=1)
+    return len(cost_G_R) * cost_G

@@ -180,11 +180,11 @@ class _Layer:
         else:
             q = functional.linear(x_B_Q_D, weight[:width], bias[:width])
             k, v = functional.linear(x_B_L_D, weight[width:], bias[width:]).chunk(2, dim=-1)
-        heads = [
-            part.unflatten(-1, (num_heads, width // num_heads)).transpose(1, 2)
+        q, k, v = (
+            part.view(*part.shape[:2], num_heads, width // num_heads).transpose(1, 2)
             for part in (q, k, v)
-        ]
-        attended = functional.scaled_dot_product_attention(*heads, attn_mask=mask)
+        )
+        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x: Tensor = self._norm1(x_B_Q_D + self._out(attended.transpose(1, 2).flatten(2)))
         hidden = functional.relu(self._linear1(x))
         y: Tensor = self._norm2(x + self._linear2(hidden))

@@ -226,7 +226,7 @@ def _losses(
     other_B_T, is_other = batch.genes_B_T.roll(1, 0), batch.is_gene_B_T.roll(1, 0)
     queries = model.get_submodule("encoder")(other_B_T)
     guessed = model.get_submodule("mvc_decoder")(output["cell_emb"], queries)["pred"]
-    num_tokens = int(model.get_submodule("encoder.embedding").weight.shape[0])
+    num_tokens = dict(model.named_parameters())["encoder.embedding.weight"].shape[0]
     bins_B_V = torch.zeros(len(batch), num_tokens).scatter(1, batch.genes_B_T, batch.bins_B_T)
     # The same cells through another part of their genes.
     second = masker.hide(masker.part(batch, _share(config)), 0.0, None)

@@ -4,36 +4,37 @@
 done is reused, one that was killed goes on; see `actors/stages.py`.
 """
 
-import io
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 from rich.console import Console
-from ruamel.yaml import YAML
 
-from actors.align_watch import describe_choice, find_watch
+from actors.align_watch import find_watch
 from actors.engine_env import quiet_driver
+from actors.evaluate_job import SHOWN, evaluate_answers, evaluate_cells
 from actors.progress import AlignProgress, EmbedderProgress, SftProgress
 from actors.run_config import RunConfig, load_run
+from actors.run_files import (
+    ALIGN,
+    BASE,
+    CELLS,
+    CORPUS,
+    EMBEDDER,
+    REPORT,
+    SFT,
+    TEXT_REPORT,
+    config_text,
+    reward_material,
+    start_policy,
+)
 from actors.stages import StageKey, StageLedger, resolved
-from c2s_rl.cells.sentence import stable_hash
-from c2s_rl.data.prompt_set import PromptSet, read_prompts
+from c2s_rl.data.prompt_set import read_prompts
 from c2s_rl.errors import ConfigError, StageError
-from c2s_rl.evaluation.learning_curve import BEST, Checkpoint
-from c2s_rl.evaluation.material import RewardMaterial
-from c2s_rl.grpo.roles import RolloutRequest
-from c2s_rl.grpo.sampling import SamplingConfig
-from c2s_rl.runlog import MAIN_PACKAGES, METRICS, package_versions, write_manifest
-from c2s_rl.types import Group, PromptRecord, Split
-
-if TYPE_CHECKING:
-    from c2s_rl.evaluation.report import RunInfo
+from c2s_rl.runlog import write_manifest
+from c2s_rl.types import Split
 
 __all__ = ["STAGES", "load_run", "run_all", "run_stage"]
 
@@ -136,19 +137,6 @@ def _write_run_files(run: RunConfig) -> None:
     write_manifest(run.folder, seed=run.seed, config_text=text, data_hashes=hashes)
 
 
-def config_text(run: RunConfig) -> str:
-    """The resolved configuration, defaults included, as YAML."""
-    stream = io.StringIO()
-    YAML(typ="safe", pure=True).dump(run.model_dump(mode="json"), stream)
-    return stream.getvalue()
-
-
-CELLS, CORPUS, BASE, SFT, ALIGN = "cells", "corpus", "base", "sft", "align"
-EMBEDDER = "embedder"
-EVALUATION, REPORT = "evaluation.json", "report.html"
-TEXT_EVALUATION, TEXT_REPORT = "text_evaluation.json", "text_report.html"
-
-
 def _convert(run: RunConfig, _console: Console) -> None:
     from c2s_rl.pipeline import convert
 
@@ -172,11 +160,6 @@ def _train_embedder(run: RunConfig, console: Console) -> None:
         train_embedder.run(
             run.embedder, cells, corpus, run.folder / EMBEDDER, on_step=progress.update
         )
-
-
-def own_embedder(run: RunConfig) -> Path | None:
-    """Folder of the scGPT that the run trains, if it does; absolute, for other processes."""
-    return (run.folder / EMBEDDER).absolute() if run.embedder else None
 
 
 def _base_model(run: RunConfig, _console: Console) -> None:
@@ -243,163 +226,6 @@ def _align(run: RunConfig, console: Console) -> None:
         )
 
 
-def reward_material(run: RunConfig) -> RewardMaterial:
-    """What rewards may compare with; absolute, for they run in other processes."""
-    folder = run.folder.absolute()
-    return RewardMaterial(
-        cells=folder / CELLS,
-        corpus=folder / CORPUS,
-        cache=folder / ALIGN / "cache",
-        seed=run.seed,
-    )
-
-
-def _evaluate(run: RunConfig, console: Console) -> None:
-    from c2s_rl.pipeline import evaluate
-
-    assert run.evaluate is not None
-    has_validation = run.align is not None and run.align.evaluation is not None
-    config = run.evaluate.for_run(has_validation=has_validation)
-    prompt_set = read_prompts(run.folder / CORPUS)
-    records = evaluate.select_prompts(config, prompt_set).records_P
-    groups = _answers(run, console, prompt_set, records, config.samples_per_prompt)
-    evaluate.run(
-        config,
-        prompt_set=prompt_set,
-        cells=run.folder / CELLS,
-        groups_by_policy=groups,
-        metrics=run.folder / ALIGN / METRICS if run.align else None,
-        run_info=_run_info(run, prompt_set),
-        output=run.folder,
-    )
-    show_evaluation(run)
-
-
-def _evaluate_text(run: RunConfig, console: Console) -> None:
-    from c2s_rl.pipeline import evaluate_text
-
-    config = run.evaluate_text
-    assert config is not None
-    prompt_set = read_prompts(run.folder / CORPUS)
-    records = evaluate_text.select_text_prompts(config, prompt_set).records_P
-    groups = _answers(run, console, prompt_set, records, config.samples_per_prompt)
-    evaluate_text.run(
-        config,
-        prompt_set=prompt_set,
-        groups_by_policy=groups,
-        metrics=run.folder / ALIGN / METRICS if run.align else None,
-        run_info=_run_info(run, prompt_set),
-        output=run.folder,
-    )
-    show_text_evaluation(run)
-
-
-def _run_info(run: RunConfig, prompt_set: PromptSet) -> "RunInfo":
-    from c2s_rl.evaluation.report import RunInfo
-
-    return RunInfo(
-        name=run.name,
-        trained_on=describe(run, prompt_set),
-        seed=run.seed,
-        date=date.today().isoformat(),
-        versions=package_versions(MAIN_PACKAGES),
-        config_text=config_text(run),
-    )
-
-
-def _answers(
-    run: RunConfig,
-    console: Console,
-    prompt_set: PromptSet,
-    records: tuple[PromptRecord, ...],
-    num_samples: int,
-) -> dict[str, list[Group]]:
-    """Have every policy of the run answer the prompts, one policy after the other."""
-    from actors.session import ray_session
-
-    num_cpus = run.rollout.num_workers * run.rollout.num_cpus
-    groups: dict[str, list[Group]] = {}
-    with ray_session(run.ray, num_cpus=num_cpus):
-        for name, policy in evaluated_policies(run).items():
-            with console.status(f"{name} answers {len(records)} held-out prompts"):
-                groups[name] = _sample(run, policy, prompt_set, records, num_samples)
-    return groups
-
-
-def _sample(
-    run: RunConfig,
-    policy: Path,
-    prompt_set: PromptSet,
-    records: tuple[PromptRecord, ...],
-    num_samples: int,
-) -> list[Group]:
-    """Have one policy answer the prompts; all policies draw from the same random numbers."""
-    from actors.launch import rollout_pool
-
-    trained = run.align.sampling if run.align else SamplingConfig()
-    sampling = trained.model_copy(update={"group_size": num_samples})
-    sampling = sampling.for_task(records[0].task)  # an evaluation has prompts of one task
-    requests = [
-        RolloutRequest(record, stable_hash(f"evaluate/{record.prompt_id}", run.seed) >> 2)
-        for record in records
-    ]
-    with rollout_pool(policy, prompt_set.vocabulary, sampling, run.rollout) as pool:
-        return pool.generate(requests)
-
-
-def show_evaluation(run: RunConfig) -> None:
-    """Print the table of a finished evaluation, and where its report is."""
-    from c2s_rl.evaluation.result import read_evaluation
-    from c2s_rl.evaluation.table import result_table
-
-    console = Console()
-    evaluation = read_evaluation(run.folder / EVALUATION)
-    console.print(result_table(evaluation, width=console.width))
-    console.print(f"report: {run.folder / REPORT}", soft_wrap=True)
-
-
-def show_text_evaluation(run: RunConfig) -> None:
-    """Print the table of a finished evaluation of text, and where its report is."""
-    from c2s_rl.evaluation.text_result import TextEvaluation
-    from c2s_rl.evaluation.text_table import text_table
-
-    text = (run.folder / TEXT_EVALUATION).read_text(encoding="utf-8")
-    console = Console()
-    console.print(text_table(TextEvaluation.model_validate_json(text)))
-    console.print(f"report: {run.folder / TEXT_REPORT}", soft_wrap=True)
-
-
-SHOWN = {"evaluate": show_evaluation, "evaluate_text": show_text_evaluation}
-
-
-def start_policy(run: RunConfig) -> Path:
-    """The policy that alignment starts from: SFT's, or the base model where there is no SFT."""
-    return run.folder / SFT / "policy" if run.sft else run.folder / BASE
-
-
-def evaluated_policies(run: RunConfig) -> Mapping[str, Path]:
-    """Policies by the name of their column."""
-    align = run.folder / ALIGN
-    is_best = run.evaluate is not None and run.evaluate.candidate_checkpoint is Checkpoint.BEST
-    aligned = align / BEST / "policy" if is_best else align / "policy"
-    return dict(zip(run.policy_names, (start_policy(run), aligned), strict=False))
-
-
-def describe(run: RunConfig, prompt_set: PromptSet) -> str:
-    """Say in one sentence what was trained on what."""
-    num_train = sum(record.split is Split.TRAIN for record in prompt_set.records)
-    parts = [f"{num_train} training prompts of {prompt_set.manifest.organism} cells"]
-    if run.align:
-        config = run.align
-        rewards = " + ".join(f"{spec.weight:g} x {spec.key}" for spec in run.rewards)
-        parts.append(
-            f"GRPO for {config.num_steps} steps of {config.prompts_per_step} prompts x "
-            f"{config.sampling.group_size} answers ({config.task.value}) on {rewards}"
-        )
-        parts += describe_choice(run, run.folder / ALIGN / BEST)
-    return "; ".join(parts)
-
-
 def _align_cpus(run: RunConfig) -> float:
     pools = (run.rollout, run.learner, *run.reward_pools)
     return sum(pool.num_workers * pool.num_cpus for pool in pools)
@@ -421,12 +247,12 @@ STAGES: dict[str, Stage] = {
         ("evaluate",),
         ("convert", "corpus", "train_embedder", "base_model", "sft", "align"),
         REPORT,
-        _evaluate,
+        evaluate_cells,
     ),
     "evaluate_text": Stage(
         ("evaluate_text",),
         ("corpus", "base_model", "sft", "align"),
         TEXT_REPORT,
-        _evaluate_text,
+        evaluate_answers,
     ),
 }

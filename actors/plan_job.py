@@ -14,9 +14,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from actors.jobs import BASE
 from actors.placement import PlacementMode
 from actors.run_config import RunConfig
+from actors.run_files import BASE
 from c2s_rl.config import apply_overrides, expand_variables, validate
 from c2s_rl.decoding.constraint import GeneMode
 from c2s_rl.errors import ConfigError

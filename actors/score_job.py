@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from actors.jobs import ALIGN, CORPUS, reward_material
 from actors.run_config import RunConfig, load_run
+from actors.run_files import ALIGN, CORPUS, reward_material
 from c2s_rl.config import apply_overrides
 from c2s_rl.data.completions import COMPLETIONS, completion_files, write_completions
 from c2s_rl.data.prompt_set import read_prompts

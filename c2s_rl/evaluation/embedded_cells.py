@@ -39,7 +39,9 @@ class EmbeddedCells:
             DataError: If the run has no cells, or the genes or files do not fit.
         """
         rank_model = material.reference.rank_model
-        self._embedder = load_cell_embedder(config, vocabulary, rank_model)
+        self._embedder = load_cell_embedder(
+            config, vocabulary, rank_model, own_folder=material.embedder
+        )
         self._cache = EncodingCache(folder=material.cache)
         self._material = material
         self._num_real = num_real

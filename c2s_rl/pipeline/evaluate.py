@@ -125,6 +125,19 @@ class Selection:
     """Reason to the number of held-out prompts of the task left out; reasons without any absent."""
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Files of the run that an evaluation reads beside the corpus."""
+
+    cells: Path
+    """Folder of the cell shards that the corpus was made from."""
+    metrics: Path | None = None
+    """metrics.jsonl in the folder of the alignment, for the curves; beside it are what it found on
+    held-out prompts and the completions whose rewards are correlated. None draws none."""
+    embedder: Path | None = None
+    """Folder of the scGPT that the run trained; None where it trained none."""
+
+
 def select_prompts(config: EvaluateConfig, prompt_set: PromptSet) -> Selection:
     """Choose held-out prompts, spread evenly over conditions, by a hash of their ids.
 
@@ -172,9 +185,8 @@ def run(
     config: EvaluateConfig,
     *,
     prompt_set: PromptSet,
-    cells: Path,
+    sources: Sources,
     groups_by_policy: Mapping[str, Sequence[Group]],
-    metrics: Path | None,
     run_info: RunInfo,
     output: Path,
 ) -> Evaluation:
@@ -183,12 +195,9 @@ def run(
     Args:
         config: Settings.
         prompt_set: The whole corpus, both sides: training cells make the mean cell.
-        cells: Folder of the cell shards that the corpus was made from.
+        sources: Other files of the run.
         groups_by_policy: Policy name to one group for each prompt of `select_prompts`, in any
             order, each with `samples_per_prompt` answers; the order of policies is the columns'.
-        metrics: metrics.jsonl in the folder of the alignment, for the curves; beside it are what
-            it found on held-out prompts and the completions whose rewards are correlated. None
-            draws none.
         run_info: What the report says about the run.
         output: Folder for both files, and `export/`; created.
 
@@ -208,9 +217,9 @@ def run(
     labels = ExportColumns(
         *(_column(prompt_set, f"{part}_column") for part in ("cell_type", "condition", "exposure"))
     )
-    answered = _gather(config, prompt_set, cells, groups, selection, labels)
+    answered = _gather(config, prompt_set, sources, groups, selection, labels)
     evaluation = find_numbers(config, answered)
-    html = _report(config, answered, evaluation, run_info, metrics)
+    html = _report(config, answered, evaluation, run_info, sources.metrics)
     output.mkdir(parents=True, exist_ok=True)
     if config.export:
         export_cells(
@@ -230,19 +239,19 @@ def run(
 def _gather(
     config: EvaluateConfig,
     prompt_set: PromptSet,
-    cells: Path,
+    sources: Sources,
     groups: Mapping[str, Sequence[Group]],
     selection: Selection,
     labels: ExportColumns,
 ) -> Answered:
     """Read the cells and put everything together that numbers are computed from."""
-    manifest = read_manifest(cells)
+    manifest = read_manifest(sources.cells)
     _check_vocabularies(manifest, prompt_set)
     donors = donor_column(
         config.bootstrap_by, _column(prompt_set, "donor_column"), manifest.obs_columns
     )
     columns = {donors, *(labels.names if config.export else ())}
-    table = read_cells(cells, sorted(column for column in columns if column is not None))
+    table = read_cells(sources.cells, sorted(column for column in columns if column is not None))
     real = gather_real_cells(prompt_set.records, table, len(manifest.symbols))
     return Answered(
         records_P=selection.records_P,
@@ -258,6 +267,7 @@ def _gather(
             variant=config.variant,
         ),
         prompt_set=prompt_set,
+        own_embedder=sources.embedder,
     )
 
 

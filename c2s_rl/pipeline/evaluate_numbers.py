@@ -9,6 +9,7 @@ Shape suffix: P prompts.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from c2s_rl.cells.programs import load_program
@@ -64,6 +65,8 @@ class Answered:
     """Program, rank model and cut."""
     prompt_set: PromptSet
     """The whole corpus."""
+    own_embedder: Path | None = None
+    """Folder of the scGPT that the run trained; None where it trained none."""
 
 
 def find_numbers(config: "EvaluateConfig", answered: Answered) -> Evaluation:
@@ -180,7 +183,7 @@ def _embedders(
     vocabulary, rank_model = answered.prompt_set.vocabulary, answered.yardstick.rank_model
     return {
         "program genes" if config == own else embedding_label(config): load_cell_embedder(
-            config, vocabulary, rank_model
+            config, vocabulary, rank_model, own_folder=answered.own_embedder
         )
         for config in population.embeddings or (CellEmbedderConfig(), own)
     }

@@ -3,8 +3,8 @@
 import pytest
 
 from actors.align_watch import describe_choice
-from actors.jobs import evaluated_policies
 from actors.run_config import load_run
+from actors.run_files import evaluated_policies
 from c2s_rl.evaluation.bootstrap import Interval
 from c2s_rl.evaluation.learning_curve import Best, CurvePoint
 

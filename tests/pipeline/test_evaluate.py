@@ -22,7 +22,7 @@ from c2s_rl.evaluation.probes import Probe
 from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import Evaluation, Outcome
 from c2s_rl.pipeline import convert, corpus
-from c2s_rl.pipeline.evaluate import EvaluateConfig, run, select_prompts
+from c2s_rl.pipeline.evaluate import EvaluateConfig, Sources, run, select_prompts
 from c2s_rl.pipeline.held_out import HeldOutConfig, prepare
 from c2s_rl.types import Completion, Group, PromptRecord, Split, Task
 
@@ -98,9 +98,8 @@ def evaluate(
     return run(
         config,
         prompt_set=prompt_set,
-        cells=cells,
+        sources=Sources(cells, metrics),
         groups_by_policy=groups,
-        metrics=metrics,
         run_info=RUN,
         output=output,
     )

@@ -16,7 +16,7 @@ from c2s_rl.evaluation.cell_metrics import Metric
 from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import Evaluation, MethodResult
 from c2s_rl.pipeline import convert, corpus
-from c2s_rl.pipeline.evaluate import EvaluateConfig, run, select_prompts
+from c2s_rl.pipeline.evaluate import EvaluateConfig, Sources, run, select_prompts
 from c2s_rl.types import Completion, Group, PromptRecord
 
 PROGRAM = "hallmark_interferon_alpha_response"
@@ -111,9 +111,8 @@ def evaluate(
     return run(
         config,
         prompt_set=prompt_set,
-        cells=cells,
+        sources=Sources(cells),
         groups_by_policy=groups,
-        metrics=None,
         run_info=RUN,
         output=output,
     )

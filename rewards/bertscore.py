@@ -13,6 +13,7 @@ from c2s_rl.models.encoding_cache import EncodingCache
 from c2s_rl.models.text_encoder import TextEncoder, TextEncoderConfig, resolve_encoder
 from c2s_rl.types import Split
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 # References kept in memory: some 300 MB of BioBERT vectors at 100 tokens each.
 MAX_REFERENCES = 1024
@@ -45,6 +46,13 @@ class BertScoreReward:
     4.5.2; Zhang et al. 2020 (arXiv:1904.09675).
     """
 
+    info = RewardInfo(
+        meaning="Says in other words what the right answer says",
+        low=-1.0,
+        high=1.0,
+        baseline="an empty answer 0; the text report shows a shuffled answer",
+        source="C2S-Scale 4.5.2, arXiv:1904.09675",
+    )
     scope = RewardScope.GROUP
     Options = BertScoreOptions
 

@@ -3,6 +3,7 @@
 from c2s_rl.config import FrozenConfig
 from c2s_rl.evaluation.text_metrics import is_same_label
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 
 class ExactLabelOptions(FrozenConfig):
@@ -16,6 +17,13 @@ class ExactLabelReward:
     label abstains.
     """
 
+    info = RewardInfo(
+        meaning="Is the right label, letter case and spaces aside",
+        low=0.0,
+        high=1.0,
+        baseline="an empty answer 0",
+        source="this project",
+    )
     scope = RewardScope.GROUP
     Options = ExactLabelOptions
 

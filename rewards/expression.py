@@ -123,7 +123,8 @@ class ExpressionReward(ABC):
     def _top_genes(self, y_V: DoubleArray) -> IndexArray:
         """The genes of largest absolute value, ties by index; none that is 0."""
         order = np.argsort(-np.abs(y_V), kind="stable")[: self._options.top_genes]
-        return order[y_V[order] != 0]
+        found: IndexArray = order[y_V[order] != 0]
+        return found
 
     @abstractmethod
     def _compare(self, x_G_N: DoubleArray, y_N: DoubleArray) -> DoubleArray:

@@ -3,6 +3,7 @@
 from c2s_rl.config import FrozenConfig
 from c2s_rl.evaluation.text_metrics import keyword_recall
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 
 class KeywordRecallOptions(FrozenConfig):
@@ -16,6 +17,13 @@ class KeywordRecallReward:
     keywords abstains. A list of all keywords would earn 1: pair it with `bertscore` or `length`.
     """
 
+    info = RewardInfo(
+        meaning="Names the keywords of the right answer",
+        low=0.0,
+        high=1.0,
+        baseline="an empty answer 0",
+        source="this project",
+    )
     scope = RewardScope.GROUP
     Options = KeywordRecallOptions
 

@@ -5,13 +5,14 @@ from pydantic import Field, model_validator
 from c2s_rl.config import FrozenConfig
 from c2s_rl.evaluation.text_metrics import count_words
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 
 class LengthOptions(FrozenConfig):
     """Which lengths are free."""
 
     min_words: int = Field(0, ge=0, description="Fewest words that cost nothing")
-    max_words: int = Field(ge=1, description="Most words that cost nothing")
+    max_words: int = Field(ge=1, description="Most words that cost nothing", examples=[60])
 
     @model_validator(mode="after")
     def _min_below_max(self) -> "LengthOptions":
@@ -29,6 +30,13 @@ class LengthReward:
     -min(1, (n - max_words) / max_words) above, so that twice the limit costs 1.
     """
 
+    info = RewardInfo(
+        meaning="Has as many words as asked for",
+        low=-1.0,
+        high=0.0,
+        baseline="an empty answer -1 where min_words is above 0",
+        source="this project",
+    )
     scope = RewardScope.GROUP
     Options = LengthOptions
 

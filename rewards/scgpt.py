@@ -1,5 +1,6 @@
 """How near the generated cells come to real ones in the embedding space of scGPT."""
 
+import math
 from enum import StrEnum
 
 import numpy as np
@@ -20,6 +21,7 @@ from c2s_rl.models.cell_embedder import (
 from c2s_rl.models.encoding_cache import EncodingCache
 from c2s_rl.types import FloatArray, Group
 from rewards.base import RewardBatch, RewardResult, RewardScope
+from rewards.info import RewardInfo
 
 DoubleArray = npt.NDArray[np.float64]
 
@@ -83,6 +85,13 @@ class ScGPTReward:
     Source: C2S-Scale section 4.5.2 (mse, random).
     """
 
+    info = RewardInfo(
+        meaning="Lies close to real cells of its condition in scGPT's space",
+        low=-math.inf,
+        high=0.0,
+        baseline="the report's copied control and shuffled cells",
+        source="C2S-Scale 4.5.2",
+    )
     scope = RewardScope.GROUP
     Options = ScGPTOptions
 

@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -142,12 +143,15 @@ class BertScorer:
         )
         return BertScores(precision_B, recall_B, f1_B)
 
+    def _packed(self, text: str) -> FloatArray:
+        return _pack(self._encoder.encode([text])[0])
+
     def _references(self, texts: Sequence[str]) -> dict[str, EncodedText]:
         name = str(self._encoder.facts).encode()
         keys = [content_key(name, text.encode(errors="replace")) for text in texts]
         if self._is_shared:
             packed = [
-                self._cache.shared(key, lambda text=text: _pack(self._encoder.encode([text])[0]))
+                self._cache.shared(key, partial(self._packed, text))
                 for key, text in zip(keys, texts, strict=True)
             ]
         else:

@@ -61,8 +61,8 @@ def fewer_dimensions(vectors_C_D: npt.ArrayLike) -> DoubleArray:
     vectors = np.asarray(vectors_C_D, dtype=np.float64)
     if vectors.shape[1] <= vectors.shape[0]:
         return vectors
-    rotated: DoubleArray = np.linalg.qr(vectors.T, mode="r").T
-    return rotated
+    triangle: DoubleArray = np.asarray(np.linalg.qr(vectors.T, mode="r"))
+    return triangle.T
 
 
 @dataclass(frozen=True, eq=False)

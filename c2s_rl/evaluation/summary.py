@@ -103,7 +103,7 @@ def compare(
     found = _intervals(records_P, resampling, lambda metric: first[metric] - second[metric])
     conditions_P = [record.condition for record in records_P]
     # Of the prompts that both have a value of, like the difference.
-    start = {
+    start: dict[str, float | None] = {
         metric: mean_over_conditions(second[metric] + 0 * first[metric], conditions_P)
         for metric in Metric
     }

@@ -138,7 +138,8 @@ class TextEncoder:
                 f"layer must be at most {num_layers}, the layers of {config.encoder!r}, got {layer}"
             )
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = _load_model(source, settings, layer, config.dtype).to(self._device)
+        self._model = _load_model(source, settings, layer, config.dtype)
+        torch.nn.Module.to(self._model, self._device)
         self._tokenizer: PreTrainedTokenizerBase = tokenizer
         self._batch_tokens = config.batch_tokens
         max_length = _max_length(config, tokenizer, self._model)
@@ -294,7 +295,8 @@ def _load_model(
             f"({len(missing)} missing) in {source}"
         )
     encoder: PreTrainedModel = model.get_encoder() if settings.is_encoder_decoder else model
-    return encoder.eval()
+    torch.nn.Module.eval(encoder)
+    return encoder
 
 
 def _is_no_load_report(record: logging.LogRecord) -> bool:

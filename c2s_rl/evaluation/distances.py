@@ -150,7 +150,7 @@ def wasserstein(real_C_D: npt.ArrayLike, generated_C_D: npt.ArrayLike, *, order:
     if order not in (1, 2):
         raise ValueError(f"the order of a Wasserstein distance must be 1 or 2, got {order}")
     real, generated = as_pair(real_C_D, generated_C_D, min_cells=1)
-    return transport_cost(pair_costs(real, generated, order)) ** (1.0 / order)
+    return float(transport_cost(pair_costs(real, generated, order)) ** (1.0 / order))
 
 
 def pair_costs(real_C_D: DoubleArray, generated_C_D: DoubleArray, order: int) -> DoubleArray:

@@ -53,7 +53,8 @@ def ssgsea(values_C_N: npt.ArrayLike, program_M: IntArray, *, weight: float = 0.
     is_in_N[program_M] = True
     forward = _gseapy_scores(values, is_in_N, weight)
     backward = _gseapy_scores(values[:, ::-1], is_in_N[::-1], weight)
-    return (forward + backward) / num_genes
+    scores_C: DoubleArray = (forward + backward) / num_genes
+    return scores_C
 
 
 def _gseapy_scores(

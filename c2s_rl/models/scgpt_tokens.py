@@ -14,6 +14,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from c2s_rl.cells.renames import shipped_renames
 from c2s_rl.cells.vocabulary import Vocabulary, shown
 from c2s_rl.errors import DataError
 from c2s_rl.types import IntArray
@@ -117,9 +118,9 @@ def scgpt_rows(vocabulary: Vocabulary, token_ids: Mapping[str, int]) -> IntArray
 
 def spellings(symbol: str, vocabulary: Vocabulary) -> tuple[str, ...]:
     """Names under which scGPT may know a gene, best first."""
-    upper = symbol.upper()
-    is_other_gene = upper != symbol and vocabulary.index_of(upper) is not None
-    return (symbol,) if is_other_gene else (symbol, upper)
+    others = (*shipped_renames().other_names(symbol), symbol.upper())
+    # a name of another gene of the data stands for that one
+    return (symbol, *(name for name in others if vocabulary.index_of(name) is None))
 
 
 def check_coverage(row_N: IntArray, wanted: IntArray, vocabulary: Vocabulary, place: str) -> int:

@@ -26,7 +26,7 @@ from c2s_rl.evaluation.donors import Units
 from c2s_rl.evaluation.methods import COPY_CONTROL, MEAN_CELL, REAL_CELL, REAL_MEAN, Method
 from c2s_rl.evaluation.real_cells import RealCells
 from c2s_rl.evaluation.result import MethodKind
-from c2s_rl.models.cell_embedder import CellEmbedderConfig
+from c2s_rl.models.cell_embedder import CellEmbedderConfig, EmbedderKind
 from c2s_rl.types import IntArray, PromptRecord, Split
 
 NO_POPULATION: Mapping[str, str] = {
@@ -59,9 +59,12 @@ class PopulationConfig(FrozenConfig):
 
 
 def embedding_label(config: CellEmbedderConfig) -> str:
-    """How tables call an embedding: 'all genes', or 'scgpt of HALLMARK_APOPTOSIS'."""
+    """How tables call an embedding: 'all genes', or 'scgpt, HALLMARK_APOPTOSIS'."""
     genes = ", ".join(name.rpartition(":")[2].upper() for name in config.programs) or "all genes"
-    return genes if config.folder is None else f"{config.kind.value} {config.folder.name}, {genes}"
+    if config.kind is EmbedderKind.EXPRESSION:
+        return genes
+    kind = f"{config.kind.value} {config.folder.name}" if config.folder else config.kind.value
+    return f"{kind}, {genes}"
 
 
 @dataclass(frozen=True, eq=False)

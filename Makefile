@@ -11,10 +11,10 @@ help:  ## List the targets
 env:
 	@cluster/env/install.sh $(DEVICE)
 
-demo: env  ## Cells, SFT, GRPO and a report on real blood cells: 6 minutes on 2 cores
+demo: env  ## Cells, SFT, GRPO and a report on real blood cells: 8 minutes on 2 cores
 	$(BIN)/c2s-rl run --config configs/pbmc_cpu.yaml
 
-test: env  ## All tests, with the real vLLM, DeepSpeed and Ray: 12 minutes on 2 cores
+test: env  ## All tests, with the real vLLM, DeepSpeed and Ray: 17 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not gpu"
 
 check: lint unit  ## What must pass before every commit

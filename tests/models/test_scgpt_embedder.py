@@ -93,7 +93,7 @@ def test_no_cells_are_no_embeddings(load):
 def test_a_cell_without_known_genes_is_the_token_cls_alone(load):
     embedder = load()
     empty, unknown = embedder.embed([int32(), int32(30)])
-    assert np.array_equal(empty, unknown)
+    np.testing.assert_allclose(empty, unknown, rtol=0, atol=1e-6)
     np.testing.assert_allclose(empty, package_embeddings(package_model(), [[]], [[]])[0], atol=1e-5)
 
 
@@ -101,7 +101,8 @@ def test_only_genes_of_the_programs_count(tmp_path, load):
     (tmp_path / "sets.gmt").write_text("ODD\t-\tG1\tG3\tG5\nNONE\t-\tGAPDH\nFAR\t-\tUNKNOWN\n")
     embedder = load(programs=(f"{tmp_path / 'sets.gmt'}:ODD",))
     both = embedder.embed([int32(1, 2, 3, 4), int32(1, 6, 3, 8)])
-    np.testing.assert_array_equal(both[0], both[1])
+    # not to the last bit: with several threads a row's rounding depends on its place in the batch
+    np.testing.assert_allclose(both[0], both[1], rtol=0, atol=1e-6)
     assert embedder.num_seen(int32(1, 2, 3, 4, 30)) == 2
     assert "of 3 genes" in embedder.name
     with pytest.raises(DataError, match="must know a gene of those that are looked at"):

@@ -23,6 +23,13 @@ SCHEMA_VERSION = 1
 log = logging.getLogger(__name__)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a file aside and rename it, so that a kill leaves the old file or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
 @contextmanager
 def atomic_folder(final: Path) -> Iterator[Path]:
     """Give a new folder to write into, and put it at `final` only when the block ends well.

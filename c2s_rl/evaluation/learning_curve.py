@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from c2s_rl.checkpoint import replace_text
 from c2s_rl.errors import DataError
 from c2s_rl.evaluation.bootstrap import Interval
 from c2s_rl.evaluation.metrics import METRICS, Better, Metric
@@ -135,9 +136,7 @@ def read_curve(path: Path) -> tuple[CurvePoint, ...]:
 
 def write_curve(path: Path, points: Sequence[CurvePoint]) -> None:
     """Replace held_out.jsonl by these points, in one move."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(p.model_dump_json() + "\n" for p in points), encoding="utf-8")
-    partial.replace(path)
+    replace_text(path, "".join(p.model_dump_json() + "\n" for p in points))
 
 
 def read_best(folder: Path) -> Best | None:

@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from c2s_rl.cells.programs import load_program, program_indices
 from c2s_rl.cells.sentence import stable_hash
 from c2s_rl.cells.vocabulary import unknown_name
+from c2s_rl.checkpoint import replace_text
 from c2s_rl.config import FrozenConfig
 from c2s_rl.data.completions import COMPLETIONS
 from c2s_rl.data.prompt_set import PromptSet
@@ -39,6 +40,7 @@ from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import Evaluation
 from c2s_rl.evaluation.reward_correlation import run_correlation
 from c2s_rl.pipeline.evaluate_numbers import Answered, find_numbers
+from c2s_rl.pipeline.sampled_answers import check_names, in_order
 from c2s_rl.prompts.tasks import TASK_RULES
 from c2s_rl.runlog import read_metrics
 from c2s_rl.types import Group, PromptRecord, Split, Task
@@ -210,10 +212,10 @@ def run(
     """
     selection = select_prompts(config, prompt_set)
     groups = {
-        name: _in_order(name, answers, selection, config.samples_per_prompt)
+        name: in_order(name, answers, selection.records_P, config.samples_per_prompt)
         for name, answers in groups_by_policy.items()
     }
-    _check_names(config, list(groups))
+    check_names(list(groups), baseline=config.baseline, candidate=config.candidate)
     labels = ExportColumns(
         *(_column(prompt_set, f"{part}_column") for part in ("cell_type", "condition", "exposure"))
     )
@@ -230,8 +232,8 @@ def run(
             labels,
             prompt_set.vocabulary,
         )
-    _replace_text(output / EVALUATION, evaluation.model_dump_json(indent=1) + "\n")
-    _replace_text(output / REPORT, html)
+    replace_text(output / EVALUATION, evaluation.model_dump_json(indent=1) + "\n")
+    replace_text(output / REPORT, html)
     logger.info("wrote %s and %s to %s", EVALUATION, REPORT, output)
     return evaluation
 
@@ -325,35 +327,6 @@ def _without_validation(
     return [r for r in records if part_of(r, corpus_seed) is HeldOutPart.TEST]
 
 
-def _in_order(
-    name: str, groups: Sequence[Group], selection: Selection, num_samples: int
-) -> list[Group]:
-    """Put a policy's groups into the order of the prompts; each exactly once, whole."""
-    by_id = {group.record.prompt_id: group for group in groups}
-    wanted = [record.prompt_id for record in selection.records_P]
-    if len(groups) != len(wanted) or set(by_id) != set(wanted):
-        raise StageError(
-            f"{name} must answer each of the {len(wanted)} selected prompts once, got "
-            f"{len(groups)} groups for {len(set(by_id) & set(wanted))} of them"
-        )
-    for group in groups:
-        if len(group.cells_G) != num_samples:
-            raise StageError(
-                f"{name} must give samples_per_prompt={num_samples} answers, got "
-                f"{len(group.cells_G)} to prompt {group.record.prompt_id!r}"
-            )
-    return [by_id[prompt_id] for prompt_id in wanted]
-
-
-def _check_names(config: EvaluateConfig, names: Sequence[str]) -> None:
-    """One policy alone is only described; of several, the two to compare must be there."""
-    if not names:
-        raise StageError("an evaluation needs the answers of at least one policy, got none")
-    for key, name in (("baseline", config.baseline), ("candidate", config.candidate)):
-        if len(names) > 1 and name not in names:
-            raise ConfigError(unknown_name(key, name, names, "the sampled policies"))
-
-
 def _check_vocabularies(manifest: CellManifest, prompt_set: PromptSet) -> None:
     if manifest.symbols != prompt_set.vocabulary.symbols:
         raise DataError(
@@ -386,10 +359,3 @@ def _column(prompt_set: PromptSet, key: str) -> str | None:
     """An obs column that the corpus's config names, if it does."""
     value = prompt_set.manifest.config.get(key)
     return value if isinstance(value, str) else None
-
-
-def _replace_text(path: Path, text: str) -> None:
-    """Write aside and rename, so that a kill leaves the old file or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 
 from c2s_rl.cells.rank import stable_hash
 from c2s_rl.cells.vocabulary import unknown_name
+from c2s_rl.checkpoint import replace_text
 from c2s_rl.config import FrozenConfig
 from c2s_rl.data.prompt_set import PromptSet
 from c2s_rl.errors import ConfigError, StageError
@@ -32,6 +33,7 @@ from c2s_rl.evaluation.text_verdict import give_text_verdict
 from c2s_rl.models.encoding_cache import EncodingCache
 from c2s_rl.models.text_encoder import TextEncoder, TextEncoderConfig
 from c2s_rl.pipeline.evaluate import Selection
+from c2s_rl.pipeline.sampled_answers import check_names, in_order
 from c2s_rl.prompts.tasks import TASK_RULES
 from c2s_rl.runlog import read_metrics
 from c2s_rl.types import Group, PromptRecord, Split, Task
@@ -146,10 +148,10 @@ def run(
     """
     selection = select_text_prompts(config, prompt_set)
     groups = {
-        name: _in_order(name, answers, selection, config.samples_per_prompt)
+        name: in_order(name, answers, selection.records_P, config.samples_per_prompt)
         for name, answers in groups_by_policy.items()
     }
-    _check_names(config, list(groups))
+    check_names(list(groups), baseline=config.baseline, candidate=config.candidate)
     evaluation = _evaluate(config, selection, groups, prompt_set)
     from c2s_rl.evaluation.text_report import render_text_report, text_samples
     from c2s_rl.evaluation.training_plot import training_curves  # matplotlib: 0.5 s
@@ -161,8 +163,8 @@ def run(
         text_samples(groups, config.num_samples_shown),
     )
     output.mkdir(parents=True, exist_ok=True)
-    _replace_text(output / TEXT_EVALUATION, evaluation.model_dump_json(indent=1) + "\n")
-    _replace_text(output / TEXT_REPORT, html)
+    replace_text(output / TEXT_EVALUATION, evaluation.model_dump_json(indent=1) + "\n")
+    replace_text(output / TEXT_REPORT, html)
     logger.info("wrote %s and %s to %s", TEXT_EVALUATION, TEXT_REPORT, output)
     return evaluation
 
@@ -207,39 +209,3 @@ def _evaluate(
         difference=difference,
         verdict=give_text_verdict(results, difference),
     )
-
-
-def _in_order(
-    name: str, groups: Sequence[Group], selection: Selection, num_samples: int
-) -> list[Group]:
-    """Put a policy's groups into the order of the prompts; each exactly once, whole."""
-    by_id = {group.record.prompt_id: group for group in groups}
-    wanted = [record.prompt_id for record in selection.records_P]
-    if len(groups) != len(wanted) or set(by_id) != set(wanted):
-        raise StageError(
-            f"{name} must answer each of the {len(wanted)} selected prompts once, got "
-            f"{len(groups)} groups for {len(set(by_id) & set(wanted))} of them"
-        )
-    for group in groups:
-        if len(group.completions_G) != num_samples:
-            raise StageError(
-                f"{name} must give samples_per_prompt={num_samples} answers, got "
-                f"{len(group.completions_G)} to prompt {group.record.prompt_id!r}"
-            )
-    return [by_id[prompt_id] for prompt_id in wanted]
-
-
-def _check_names(config: EvaluateTextConfig, names: Sequence[str]) -> None:
-    """One policy alone is only described; of several, the two to compare must be there."""
-    if not names:
-        raise StageError("an evaluation needs the answers of at least one policy, got none")
-    for key, name in (("baseline", config.baseline), ("candidate", config.candidate)):
-        if len(names) > 1 and name not in names:
-            raise ConfigError(unknown_name(key, name, names, "the sampled policies"))
-
-
-def _replace_text(path: Path, text: str) -> None:
-    """Write aside and rename, so that a kill leaves the old file or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

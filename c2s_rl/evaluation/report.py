@@ -110,6 +110,19 @@ class TierTable:
     """One a tier."""
 
 
+def report_environment() -> Environment:
+    """Templates of the reports: everything is escaped but the SVG that `plots.py` made."""
+    environment = Environment(
+        loader=PackageLoader("c2s_rl.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = _trusted
+    return environment
+
+
 def render_report(
     evaluation: Evaluation,
     run: RunInfo,
@@ -131,31 +144,27 @@ def render_report(
     Returns:
         A whole HTML document that refers to nothing outside itself.
     """
-    environment = Environment(
-        loader=PackageLoader("c2s_rl.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["svg"] = _trusted
-    return environment.get_template("report.html").render(
-        run=run,
-        evaluation=evaluation,
-        verdict=evaluation.verdict,
-        methods=evaluation.present,
-        pictures=pictures,
-        samples=samples,
-        watch=watch,
-        correlation=correlation,
-        metric_rows=metric_rows(evaluation),
-        condition_rows=condition_rows(evaluation),
-        absent=absent_reasons(evaluation),
-        flat=flat_notes(evaluation),
-        notes=[*population_notes(evaluation), *bootstrap_notes(evaluation)],
-        tier_tables=tier_tables(evaluation),
-        metrics=[evaluation.metric_info[metric] for metric in shown_metrics(evaluation)],
-        primary=METRICS[PRIMARY].label,
+    return (
+        report_environment()
+        .get_template("report.html")
+        .render(
+            run=run,
+            evaluation=evaluation,
+            verdict=evaluation.verdict,
+            methods=evaluation.present,
+            pictures=pictures,
+            samples=samples,
+            watch=watch,
+            correlation=correlation,
+            metric_rows=metric_rows(evaluation),
+            condition_rows=condition_rows(evaluation),
+            absent=absent_reasons(evaluation),
+            flat=flat_notes(evaluation),
+            notes=[*population_notes(evaluation), *bootstrap_notes(evaluation)],
+            tier_tables=tier_tables(evaluation),
+            metrics=[evaluation.metric_info[metric] for metric in shown_metrics(evaluation)],
+            primary=METRICS[PRIMARY].label,
+        )
     )
 
 

@@ -8,13 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from c2s_rl.evaluation.bootstrap import Interval
 from c2s_rl.evaluation.cell_metrics import Better
 from c2s_rl.evaluation.plots import Picture
-from c2s_rl.evaluation.report import NumberCell, RunInfo, TableRow
+from c2s_rl.evaluation.report import NumberCell, RunInfo, TableRow, report_environment
 from c2s_rl.evaluation.result import ABSENT
 from c2s_rl.evaluation.samples import shorten
 from c2s_rl.evaluation.text_metrics import TEXT_METRICS, TextMetric, keyword_recall
@@ -88,29 +85,21 @@ def render_text_report(
     Returns:
         A whole HTML document that refers to nothing outside itself.
     """
-    environment = Environment(
-        loader=PackageLoader("c2s_rl.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return (
+        report_environment()
+        .get_template("text_report.html")
+        .render(
+            run=run,
+            evaluation=evaluation,
+            verdict=evaluation.verdict,
+            methods=evaluation.present,
+            training=training,
+            samples=samples,
+            metric_rows=_metric_rows(evaluation),
+            condition_rows=_condition_rows(evaluation),
+            primary=TEXT_METRICS[PRIMARY].label,
+        )
     )
-    environment.filters["svg"] = _trusted
-    return environment.get_template("text_report.html").render(
-        run=run,
-        evaluation=evaluation,
-        verdict=evaluation.verdict,
-        methods=evaluation.present,
-        training=training,
-        samples=samples,
-        metric_rows=_metric_rows(evaluation),
-        condition_rows=_condition_rows(evaluation),
-        primary=TEXT_METRICS[PRIMARY].label,
-    )
-
-
-def _trusted(picture: Picture) -> Markup:
-    return Markup(picture.svg)
 
 
 def _cut(text: str) -> str:

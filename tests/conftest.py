@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from c2s_rl.leaving import skip_destructors
+
 # Time limits per example fail on a busy machine; pytest's own limit guards against hanging.
 settings.register_profile("c2s-rl", deadline=None)
 settings.load_profile("c2s-rl")
@@ -14,6 +16,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 # A package of its own: tests/rewards/test_plugin_package.py installs it and runs its test.
 collect_ignore = ["plugin_template"]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Tests start Ray in this process, whose status must be theirs."""
+    skip_destructors(lambda: int(session.exitstatus))
 
 
 @pytest.fixture(scope="session")

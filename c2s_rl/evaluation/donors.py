@@ -40,7 +40,7 @@ class Units:
 
 
 def donor_column(choice: str, corpus_column: str | None, known: Sequence[str]) -> str | None:
-    """Resolve the setting `bootstrap_by` to an obs column, before any cell is read.
+    """Resolve the setting `bootstrap.by` to an obs column, before any cell is read.
 
     Args:
         choice: 'auto', 'cell' or an obs column.
@@ -59,7 +59,7 @@ def donor_column(choice: str, corpus_column: str | None, known: Sequence[str]) -
         return corpus_column if corpus_column in known else None
     if choice not in known:
         choices = [AUTO, CELL, *known]
-        raise ConfigError(unknown_name("bootstrap_by", choice, choices, "the cell shards"))
+        raise ConfigError(unknown_name("bootstrap.by", choice, choices, "the cell shards"))
     return choice
 
 
@@ -91,7 +91,7 @@ def choose_units(
         return Units(prompts, None, None, note)
     if num < 2:
         raise ConfigError(
-            f"bootstrap_by must name a column with 2 values or more in the held-out prompts, got "
+            f"bootstrap.by must name a column with 2 values or more in the held-out prompts, got "
             f"{num} of {column!r}"
         )
     units = tuple(donor or prompt for donor, prompt in zip(donors, prompts, strict=True))

@@ -40,10 +40,10 @@ from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import Evaluation
 from c2s_rl.evaluation.reward_correlation import run_correlation
 from c2s_rl.pipeline.evaluate_numbers import Answered, find_numbers
-from c2s_rl.pipeline.sampled_answers import check_names, in_order
+from c2s_rl.pipeline.sampled_answers import AnswersConfig, check_names, in_order
 from c2s_rl.prompts.tasks import TASK_RULES
 from c2s_rl.runlog import read_metrics
-from c2s_rl.types import Group, PromptRecord, Split, Task
+from c2s_rl.types import Group, PromptRecord, Split
 
 if TYPE_CHECKING:
     from c2s_rl.evaluation.assemble import ReportMaterial
@@ -55,23 +55,31 @@ EXPORT = "export"
 logger = logging.getLogger(__name__)
 
 
-class EvaluateConfig(FrozenConfig):
+class BootstrapConfig(FrozenConfig):
+    """Where 95 % intervals come from."""
+
+    draws: int = Field(2000, ge=100, description="Draws behind every interval.")
+    by: str = Field(
+        AUTO,
+        description="What is drawn again: cell, an obs column (donor), or auto: the corpus's donor "
+        "column where the held-out prompts have 5 donors or more.",
+    )
+
+
+class ReportConfig(FrozenConfig):
+    """What report.html shows beside tables and curves."""
+
+    umap_cells: int = Field(
+        400, ge=0, description="Most cells of one origin on the map; 0 draws none and saves 20 s."
+    )
+    num_samples: int = Field(3, ge=0, description="Conditions with sentences.")
+
+
+class EvaluateConfig(AnswersConfig):
     """Settings of the stage `evaluate`."""
 
     program: str = Field(description="Shipped gene program, or 'file.gmt:SET_NAME'.")
     variant: TauVariant = Field(TauVariant.B, description="Kendall's tau: b (tie-corrected) or a.")
-    task: Task | None = Field(
-        None, description="Which prompts; null takes the one task whose answers are cells."
-    )
-    conditions: tuple[str, ...] = Field(
-        (), description="Held-out conditions to evaluate; empty takes all."
-    )
-    num_prompts: int = Field(
-        64, ge=1, description="Held-out prompts, spread evenly over conditions."
-    )
-    samples_per_prompt: int = Field(8, ge=1, description="Answers of each policy to each prompt.")
-    baseline: str = Field("SFT", description="Policy that the candidate is compared with.")
-    candidate: str = Field("GRPO", description="Policy that should be better.")
     candidate_checkpoint: Checkpoint = Field(
         Checkpoint.LAST,
         description="Which of GRPO's policies: last, or the best one of align.evaluation",
@@ -81,11 +89,8 @@ class EvaluateConfig(FrozenConfig):
         description="test leaves out the quarter of prompts that chooses checkpoints, all does "
         "not; default: test with align.evaluation, else all",
     )
-    bootstrap_draws: int = Field(2000, ge=100, description="Draws behind every 95 % interval.")
-    bootstrap_by: str = Field(
-        AUTO,
-        description="What intervals draw again: cell, an obs column (donor), or auto: the corpus's "
-        "donor column where the held-out prompts have 5 donors or more.",
+    bootstrap: BootstrapConfig = Field(
+        default_factory=BootstrapConfig, description="Intervals of all metrics of a prompt."
     )
     population: PopulationConfig | None = Field(
         default_factory=PopulationConfig,
@@ -94,11 +99,9 @@ class EvaluateConfig(FrozenConfig):
     export: bool = Field(
         default=False, description="Also write real and predicted cells as .h5ad, for cell-eval."
     )
-    umap_cells: int = Field(
-        400, ge=0, description="Most cells of one origin on the map; 0 draws none and saves 20 s."
+    report: ReportConfig = Field(
+        default_factory=ReportConfig, description="Pictures and samples of report.html."
     )
-    num_samples_shown: int = Field(3, ge=0, description="Conditions with sentences in the report.")
-    seed: int = Field(0, ge=0, description="Seeds prompts, baselines, bootstrap and map.")
 
     def for_run(self, *, has_validation: bool) -> Self:
         """Decide what depends on whether alignment is evaluated during training."""
@@ -107,8 +110,6 @@ class EvaluateConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.baseline == self.candidate:
-            raise ValueError(f"baseline and candidate must differ, got {self.candidate!r} twice")
         if self.task is not None and not TASK_RULES[self.task].is_cell_sentence:
             raise ValueError(
                 f"task must be one whose answers are cells, got {self.task.value!r}; "
@@ -207,7 +208,7 @@ def run(
         StageError: If a policy did not answer exactly the selected prompts, or cells that have no
             controls are to be exported.
         ConfigError: If two policies or more were sampled, but not those to compare; or
-            `bootstrap_by` names no column that divides the prompts.
+            `bootstrap.by` names no column that divides the prompts.
         DataError: If cells and corpus do not belong together.
     """
     selection = select_prompts(config, prompt_set)
@@ -250,7 +251,7 @@ def _gather(
     manifest = read_manifest(sources.cells)
     _check_vocabularies(manifest, prompt_set)
     donors = donor_column(
-        config.bootstrap_by, _column(prompt_set, "donor_column"), manifest.obs_columns
+        config.bootstrap.by, _column(prompt_set, "donor_column"), manifest.obs_columns
     )
     columns = {donors, *(labels.names if config.export else ())}
     table = read_cells(sources.cells, sorted(column for column in columns if column is not None))
@@ -260,7 +261,7 @@ def _gather(
         skipped=selection.skipped,
         groups=groups,
         real=real,
-        units=choose_units(config.bootstrap_by, donors, selection.records_P, real),
+        units=choose_units(config.bootstrap.by, donors, selection.records_P, real),
         yardstick=Yardstick(
             program_N=program_indices(load_program(config.program), prompt_set.vocabulary),
             rank_model=manifest.rank_model,
@@ -288,8 +289,8 @@ def _report(
         material,
         run_info,
         metrics=[] if metrics is None else read_metrics(metrics),
-        max_map_cells=config.umap_cells,
-        num_samples=config.num_samples_shown,
+        max_map_cells=config.report.umap_cells,
+        num_samples=config.report.num_samples,
         correlation=None if metrics is None else run_correlation(metrics.parent / COMPLETIONS),
     )
 

@@ -75,7 +75,7 @@ def find_numbers(config: "EvaluateConfig", answered: Answered) -> Evaluation:
     methods = _methods(config, answered)
     scored = score_methods(methods, records_P, answered.yardstick)
     by_donor = units.units_P if units.column is not None else None
-    resampling = Resampling(config.bootstrap_draws, config.seed, by_donor)
+    resampling = Resampling(config.bootstrap.draws, config.seed, by_donor)
     results = [summarise(one, records_P, resampling) for one in scored.values()]
     difference = None
     if len(answered.groups) > 1:
@@ -131,7 +131,7 @@ def _assemble(config: "EvaluateConfig", answered: Answered, numbers: _Numbers) -
         unseen_conditions=tuple(sorted(counts.keys() - trained)),
         tiers=dict(sorted(tiers.items())),
         tier_of=dict(sorted((record.condition, record.tier) for record in records_P)),
-        bootstrap_draws=config.bootstrap_draws,
+        bootstrap_draws=config.bootstrap.draws,
         bootstrap_unit=answered.units.column or "prompt",
         bootstrap_note=answered.units.note,
         seed=config.seed,
@@ -169,7 +169,7 @@ def _measure(
         info=metric_rows(list(embedders)),
         num_prompts=Counter(record.condition for record in records_P),
         tier_of={record.condition: record.tier for record in records_P},
-        bootstrap_draws=config.bootstrap_draws,
+        bootstrap_draws=config.bootstrap.draws,
         seed=config.seed,
     )
     return table, _setting(population, populations, embedders)

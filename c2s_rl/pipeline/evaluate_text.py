@@ -20,7 +20,6 @@ from pydantic import Field, model_validator
 from c2s_rl.cells.rank import stable_hash
 from c2s_rl.cells.vocabulary import unknown_name
 from c2s_rl.checkpoint import replace_text
-from c2s_rl.config import FrozenConfig
 from c2s_rl.data.prompt_set import PromptSet
 from c2s_rl.errors import ConfigError, StageError
 from c2s_rl.evaluation.bertscore import BertScorer
@@ -33,10 +32,10 @@ from c2s_rl.evaluation.text_verdict import give_text_verdict
 from c2s_rl.models.encoding_cache import EncodingCache
 from c2s_rl.models.text_encoder import TextEncoder, TextEncoderConfig
 from c2s_rl.pipeline.evaluate import Selection
-from c2s_rl.pipeline.sampled_answers import check_names, in_order
+from c2s_rl.pipeline.sampled_answers import AnswersConfig, check_names, in_order
 from c2s_rl.prompts.tasks import TASK_RULES
 from c2s_rl.runlog import read_metrics
-from c2s_rl.types import Group, PromptRecord, Split, Task
+from c2s_rl.types import Group, PromptRecord, Split
 
 TEXT_EVALUATION = "text_evaluation.json"
 TEXT_REPORT = "text_report.html"
@@ -45,32 +44,17 @@ MAX_REFERENCES = 4096
 logger = logging.getLogger(__name__)
 
 
-class EvaluateTextConfig(FrozenConfig):
+class EvaluateTextConfig(AnswersConfig):
     """Settings of the stage `evaluate_text`."""
 
-    task: Task | None = Field(
-        None, description="Which prompts; null takes the one task whose answers are text."
-    )
-    conditions: tuple[str, ...] = Field(
-        (), description="Held-out conditions to evaluate; empty takes all."
-    )
-    num_prompts: int = Field(
-        64, ge=1, description="Held-out prompts, spread evenly over conditions."
-    )
-    samples_per_prompt: int = Field(8, ge=1, description="Answers of each policy to each prompt.")
-    baseline: str = Field("SFT", description="Policy that the candidate is compared with.")
-    candidate: str = Field("GRPO", description="Policy that should be better.")
     encoder: TextEncoderConfig = Field(
         default_factory=TextEncoderConfig, description="What BERTScore compares texts with."
     )
     bootstrap_draws: int = Field(2000, ge=100, description="Draws behind every 95 % interval.")
     num_samples_shown: int = Field(5, ge=0, description="Conditions with answers in the report.")
-    seed: int = Field(0, ge=0, description="Seeds prompts, baselines and bootstrap.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.baseline == self.candidate:
-            raise ValueError(f"baseline and candidate must differ, got {self.candidate!r} twice")
         if self.task is not None and TASK_RULES[self.task].is_cell_sentence:
             raise ValueError(
                 f"task must be one whose answers are text, got {self.task.value!r}; "

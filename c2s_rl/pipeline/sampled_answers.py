@@ -4,10 +4,38 @@ Shape suffix: P prompts.
 """
 
 from collections.abc import Sequence
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from c2s_rl.cells.vocabulary import unknown_name
+from c2s_rl.config import FrozenConfig
 from c2s_rl.errors import ConfigError, StageError
-from c2s_rl.types import Group, PromptRecord
+from c2s_rl.types import Group, PromptRecord, Task
+
+
+class AnswersConfig(FrozenConfig):
+    """Which prompts an evaluation puts to which policies."""
+
+    task: Task | None = Field(
+        None, description="Which prompts; null takes the one held-out task of the stage's kind."
+    )
+    conditions: tuple[str, ...] = Field(
+        (), description="Held-out conditions to evaluate; empty takes all."
+    )
+    num_prompts: int = Field(
+        64, ge=1, description="Held-out prompts, spread evenly over conditions."
+    )
+    samples_per_prompt: int = Field(8, ge=1, description="Answers of each policy to each prompt.")
+    baseline: str = Field("SFT", description="Policy that the candidate is compared with.")
+    candidate: str = Field("GRPO", description="Policy that should be better.")
+    seed: int = Field(0, ge=0, description="Seeds prompts, baselines, bootstrap and map.")
+
+    @model_validator(mode="after")
+    def _check_policies(self) -> Self:
+        if self.baseline == self.candidate:
+            raise ValueError(f"baseline and candidate must differ, got {self.candidate!r} twice")
+        return self
 
 
 def in_order(

@@ -20,7 +20,7 @@ def test_auto_takes_the_donors_of_the_corpus_where_the_cells_have_them():
 
 
 def test_an_unknown_column_names_the_nearest():
-    with pytest.raises(ConfigError, match=r"bootstrap_by must be one of .*got 'donr'.*'donor'"):
+    with pytest.raises(ConfigError, match=r"bootstrap\.by must be one of .*got 'donr'.*'donor'"):
         donor_column("donr", None, KNOWN)
 
 

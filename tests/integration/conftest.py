@@ -41,7 +41,7 @@ evaluate:
   program: hallmark_interferon_alpha_response
   num_prompts: 6
   samples_per_prompt: 2
-  umap_cells: 0
+  report: {{umap_cells: 0}}
   baseline: Base
 """
 

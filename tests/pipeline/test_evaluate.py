@@ -22,7 +22,14 @@ from c2s_rl.evaluation.probes import Probe
 from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import Evaluation, Outcome
 from c2s_rl.pipeline import convert, corpus
-from c2s_rl.pipeline.evaluate import EvaluateConfig, Sources, run, select_prompts
+from c2s_rl.pipeline.evaluate import (
+    BootstrapConfig,
+    EvaluateConfig,
+    ReportConfig,
+    Sources,
+    run,
+    select_prompts,
+)
 from c2s_rl.pipeline.held_out import HeldOutConfig, prepare
 from c2s_rl.types import Completion, Group, PromptRecord, Split, Task
 
@@ -33,9 +40,8 @@ CONFIG = EvaluateConfig(
     program=PROGRAM,
     num_prompts=10,
     samples_per_prompt=2,
-    bootstrap_draws=200,
-    umap_cells=0,
-    num_samples_shown=1,
+    bootstrap=BootstrapConfig(draws=200),
+    report=ReportConfig(umap_cells=0, num_samples=1),
 )
 RUN = RunInfo("toy", "Toy cells.", 0, "2026-01-31", {}, "program: toy")
 

@@ -16,7 +16,7 @@ from c2s_rl.evaluation.cell_metrics import Metric
 from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import Evaluation, MethodResult
 from c2s_rl.pipeline import convert, corpus
-from c2s_rl.pipeline.evaluate import EvaluateConfig, Sources, run, select_prompts
+from c2s_rl.pipeline.evaluate import BootstrapConfig, EvaluateConfig, Sources, run, select_prompts
 from c2s_rl.types import Completion, Group, PromptRecord
 
 PROGRAM = "hallmark_interferon_alpha_response"
@@ -27,8 +27,8 @@ CONFIG = EvaluateConfig.model_validate(
         "program": PROGRAM,
         "num_prompts": 64,
         "samples_per_prompt": 1,
-        "bootstrap_draws": 200,
-        "umap_cells": 0,
+        "bootstrap": {"draws": 200},
+        "report": {"umap_cells": 0},
         "population": {"min_cells": 4, "draws": 20},
     }
 )
@@ -195,7 +195,9 @@ def test_the_same_answers_give_the_same_numbers(
 def test_report_shows_tiers_and_populations(
     prompt_set: PromptSet, cells: Path, policies: Mapping[str, list[Group]], tmp_path: Path
 ) -> None:
-    evaluate(prompt_set, cells, tmp_path, policies, export=True, bootstrap_by="cell")
+    evaluate(
+        prompt_set, cells, tmp_path, policies, export=True, bootstrap=BootstrapConfig(by="cell")
+    )
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "By held-out tier" in html
     assert "Generated against real populations" in html
@@ -226,8 +228,8 @@ def test_populations_can_be_left_out(
 def test_what_to_draw_must_be_a_column_that_divides(
     prompt_set: PromptSet, cells: Path, policies: Mapping[str, list[Group]], tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"bootstrap_by must be one of .*did you mean 'donor'"):
-        evaluate(prompt_set, cells, tmp_path, policies, bootstrap_by="donors")
+    with pytest.raises(ConfigError, match=r"bootstrap\.by must be one of .*did you mean 'donor'"):
+        evaluate(prompt_set, cells, tmp_path, policies, bootstrap=BootstrapConfig(by="donors"))
 
 
 def test_cells_without_controls_are_not_exported(

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from pydantic import Field, model_validator
 
-from c2s_rl.cells.programs import load_program, program_indices
+from c2s_rl.cells.programs import find_program, load_program
 from c2s_rl.cells.rank_model import RankModel
 from c2s_rl.cells.sentence import sentence_to_expression
 from c2s_rl.cells.vocabulary import Vocabulary
@@ -134,7 +134,7 @@ def embedded_genes(config: CellEmbedderConfig, vocabulary: Vocabulary) -> IntArr
     """
     if not config.programs:
         return np.arange(len(vocabulary), dtype=np.int32)
-    parts = [program_indices(load_program(name), vocabulary) for name in config.programs]
+    parts = [find_program(load_program(name), vocabulary).indices for name in config.programs]
     return np.unique(np.concatenate(parts)).astype(np.int32)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from c2s_rl.cells.programs import load_program, program_indices
+from c2s_rl.cells.programs import find_program, load_program, program_indices
 from c2s_rl.cells.sentence import stable_hash
 from c2s_rl.cells.vocabulary import unknown_name
 from c2s_rl.checkpoint import replace_text
@@ -263,7 +263,7 @@ def _gather(
         real=real,
         units=choose_units(config.bootstrap.by, donors, selection.records_P, real),
         yardstick=Yardstick(
-            program_N=program_indices(load_program(config.program), prompt_set.vocabulary),
+            program_N=find_program(load_program(config.program), prompt_set.vocabulary).indices,
             rank_model=manifest.rank_model,
             num_genes=prompt_set.num_genes,
             num_vocabulary=len(manifest.symbols),

@@ -7,6 +7,7 @@ those of largest effect in the real cells.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import ClassVar
 
@@ -27,12 +28,12 @@ from c2s_rl.evaluation.expression_change import (
     sign_match,
     top_overlap,
 )
-from c2s_rl.evaluation.populations import populations
 from c2s_rl.evaluation.rank import DoubleArray
 from c2s_rl.models.cell_embedder import CellEmbedderConfig
-from c2s_rl.types import PromptRecord, Split
+from c2s_rl.types import ParsedCell, PromptRecord, Split
 from rewards.base import RewardBatch, RewardResult, RewardScope
 from rewards.info import RewardInfo
+from rewards.sibling_credit import Measured, sibling_credit
 
 
 class DeOptions(FrozenConfig):
@@ -79,31 +80,23 @@ class ExpressionChangeReward(ABC):
 
     def score(self, batch: RewardBatch) -> RewardResult:
         """Score every completion against its siblings of the condition; see the class."""
-        samples = list(batch.samples())
-        records = [sample.record for sample in samples]
-        scores: list[float | None] = [None] * len(samples)
-        figures = [(math.nan, math.nan, math.nan)] * len(samples)
         cells = self._expression(batch)
-        for part in populations(records, self._options.num_together):
-            record = records[part[0]]
+
+        def measure(record: PromptRecord, generated: Sequence[ParsedCell]) -> Measured | None:
             real = self._real_change(record, cells)
-            if len(part) < 2 or real is None:
-                continue
-            effects = cell_effects(
-                cells.generated([samples[index].cell for index in part]),
-                cells.controls(record),
-                self._options.effect,
-            )
-            result = as_leave_one_out(self._agreement(effects_without_each(effects), real))
-            figure = (result.of_all, float(len(part)), float(len(cells.treated(record))))
-            credits_G = result.credit_G(is_distance=False).tolist()
-            for index, credit in zip(part, credits_G, strict=True):
-                scores[index] = credit
-                figures[index] = figure
-        names = (self.agreement, "generated_cells", "real_cells")
-        return RewardResult(
-            tuple(scores),
-            {name: tuple(f[i] for f in figures) for i, name in enumerate(names)},
+            if real is None:
+                return None
+            controls, effect = cells.controls(record), self._options.effect
+            effects = cell_effects(cells.generated(generated), controls, effect)
+            agreement = self._agreement(effects_without_each(effects), real)
+            return Measured(as_leave_one_out(agreement), len(cells.treated(record)))
+
+        return sibling_credit(
+            batch,
+            measure,
+            num_together=self._options.num_together,
+            name=self.agreement,
+            is_distance=False,
         )
 
     def _expression(self, batch: RewardBatch) -> EmbeddedCells:

@@ -7,6 +7,7 @@ together can. These rewards measure the population and give each completion its 
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -20,11 +21,11 @@ from c2s_rl.evaluation.leave_one_out import (
     scfid_without_each,
     wasserstein_without_each,
 )
-from c2s_rl.evaluation.populations import populations
 from c2s_rl.models.cell_embedder import CellEmbedderConfig
-from c2s_rl.types import FloatArray
+from c2s_rl.types import FloatArray, ParsedCell, PromptRecord
 from rewards.base import RewardBatch, RewardResult, RewardScope
 from rewards.info import RewardInfo
+from rewards.sibling_credit import Measured, sibling_credit
 
 
 class PopulationOptions(FrozenConfig):
@@ -70,26 +71,20 @@ class PopulationReward(ABC):
 
     def score(self, batch: RewardBatch) -> RewardResult:
         """Score every completion against its siblings of the condition; see the class."""
-        samples = list(batch.samples())
-        scores: list[float | None] = [None] * len(samples)
-        figures = [(math.nan, math.nan, math.nan)] * len(samples)
         cells = self._embedded(batch)
-        records = [sample.record for sample in samples]
-        for part in populations(records, self._options.num_together):
-            real = cells.treated(records[part[0]])
-            if len(part) < 2 or not self._can_compare(real):
-                continue
-            generated = cells.generated([samples[index].cell for index in part])
-            result = self._without_each(real, generated)
-            figure = (result.of_all, float(len(part)), float(len(real)))
-            credits_G = result.credit_G(is_distance=True).tolist()
-            for index, credit in zip(part, credits_G, strict=True):
-                scores[index] = credit
-                figures[index] = figure
-        names = (self.distance, "generated_cells", "real_cells")
-        return RewardResult(
-            tuple(scores),
-            {name: tuple(f[i] for f in figures) for i, name in enumerate(names)},
+
+        def measure(record: PromptRecord, generated: Sequence[ParsedCell]) -> Measured | None:
+            real = cells.treated(record)
+            if not self._can_compare(real):
+                return None
+            return Measured(self._without_each(real, cells.generated(generated)), len(real))
+
+        return sibling_credit(
+            batch,
+            measure,
+            num_together=self._options.num_together,
+            name=self.distance,
+            is_distance=True,
         )
 
     def _embedded(self, batch: RewardBatch) -> EmbeddedCells:

@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from c2s_rl.cells.vocabulary import shown
 from c2s_rl.evaluation.bootstrap import Interval
 from c2s_rl.evaluation.metrics import Better, MetricInfo
 from c2s_rl.evaluation.result import (
@@ -92,7 +93,7 @@ def population_notes(evaluation: Evaluation) -> list[str]:
             "is the other half."
         )
     if setting.skipped:
-        names = ", ".join(f"{name} ({num})" for name, num in setting.skipped.items())
+        names = shown([f"{name} ({num})" for name, num in setting.skipped.items()])
         notes.append(
             f"{len(setting.skipped)} of {len(evaluation.conditions)} conditions have fewer than "
             f"{setting.min_cells} cells to compare and no distances: {names}."

@@ -8,7 +8,7 @@ from c2s_rl.evaluation.bootstrap import Interval
 from c2s_rl.evaluation.cell_metrics import Metric
 from c2s_rl.evaluation.population_metrics import metric_rows
 from c2s_rl.evaluation.result import format_gain, format_range, format_value
-from c2s_rl.evaluation.table import FULL_WIDTH, result_table, shown_metrics
+from c2s_rl.evaluation.table import FULL_WIDTH, population_notes, result_table, shown_metrics
 
 
 def printed(evaluation, width):
@@ -85,6 +85,14 @@ def test_populations_say_which_cells_they_are_of(tiered):
     assert "1 of 2 conditions have fewer than 10 cells to compare and no distances" in text
     assert "n/a (mean cell): one cell is no population." in text
     assert "Intervals draw by donor: 6 of donor in the held-out prompts." in text
+
+
+def test_of_many_conditions_without_distances_five_are_named(tiered):
+    setting = tiered.population
+    many = setting.model_copy(update={"skipped": {f"A549 | drug {i}": i for i in range(9)}})
+    notes = " ".join(population_notes(tiered.model_copy(update={"population": many})))
+    assert "'A549 | drug 4 (4)' and 4 more." in notes
+    assert "drug 5" not in notes
 
 
 def test_numbers_are_written_in_the_metrics_unit():

@@ -21,6 +21,7 @@ from c2s_rl.cells.sentence import sentence_to_expression
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import FrozenConfig, expand_variables
 from c2s_rl.errors import ConfigError
+from c2s_rl.models.encoder_dtype import EncoderDtype
 from c2s_rl.models.encoding_cache import EncodingCache, content_key
 from c2s_rl.models.scgpt_tokens import BinScope
 from c2s_rl.types import FloatArray, IntArray
@@ -77,10 +78,15 @@ class CellEmbedderConfig(FrozenConfig):
         default=True,
         description="Scale scGPT's embeddings to unit length, as the scgpt package does",
     )
+    dtype: EncoderDtype = Field(
+        EncoderDtype.FLOAT32,
+        description="Of scGPT's passes; bfloat16 is faster for large models where the CPU or GPU "
+        "has it, and turns an embedding by a cosine distance of under 1e-3",
+    )
 
     @model_validator(mode="after")
     def _options_go_with_scgpt(self) -> "CellEmbedderConfig":
-        given = self.model_fields_set & {"folder", "bins", "normalise"}
+        given = self.model_fields_set & {"folder", "bins", "normalise", "dtype"}
         if self.kind is not EmbedderKind.SCGPT and given:
             raise ValueError(
                 f"{', '.join(sorted(given))} must be given with kind scgpt only, "
@@ -169,7 +175,8 @@ def load_cell_embedder(
             "an embedder of kind scgpt must name its folder, or the run must train one "
             "(section embedder), got neither"
         )
-    view = ScGPTView(embedded_genes(config, vocabulary), config.bins, config.normalise)
+    genes = embedded_genes(config, vocabulary)
+    view = ScGPTView(genes, config.bins, config.normalise, config.dtype)
     return ScGPTEmbedder(read_folder(folder), vocabulary, view, str(folder))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from c2s_rl.cells.vocabulary import Vocabulary
+from c2s_rl.models.encoder_dtype import EncoderDtype
 from c2s_rl.models.encoding_cache import content_key
 from c2s_rl.models.scgpt_files import CLS, ScGPTFolder
 from c2s_rl.models.scgpt_tokens import (
@@ -31,6 +32,7 @@ from c2s_rl.types import FloatArray, IntArray
 
 # Tokens of a batch: enough to keep the cores busy, few enough to stay in their caches.
 TOKENS_PER_BATCH = 8192
+TORCH_DTYPES = {EncoderDtype.FLOAT32: torch.float32, EncoderDtype.BFLOAT16: torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class ScGPTView:
     """Which genes share out the bins."""
     is_normalised: bool
     """Scale embeddings to unit length, as the scgpt package does."""
+    dtype: EncoderDtype = EncoderDtype.FLOAT32
+    """Of the layers; embeddings are given in float32."""
 
 
 class ScGPTEmbedder:
@@ -77,12 +81,15 @@ class ScGPTEmbedder:
         self._is_normalised = view.is_normalised
         self._num_heads = args.nheads
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._load(folder)
+        self._load(folder, TORCH_DTYPES[view.dtype])
         key = content_key(
             folder.digest.encode(), row_N.tobytes(), is_seen_N.tobytes(), view.scope.encode()
         )
         length = "unit length" if view.is_normalised else "own length"
-        self.name = f"scGPT {key[:12]} of {self.num_genes} genes, {view.scope} bins, {length}"
+        precision = "" if view.dtype is EncoderDtype.FLOAT32 else f", {view.dtype}"
+        self.name = (
+            f"scGPT {key[:12]} of {self.num_genes} genes, {view.scope} bins, {length}{precision}"
+        )
 
     def embed(self, cells: Sequence[IntArray]) -> FloatArray:
         """Embed cells.
@@ -97,7 +104,7 @@ class ScGPTEmbedder:
         width = self._cls_D.shape[-1]
         embedded_C_D = np.zeros((len(cells), width), dtype=np.float32)
         for batch in _batches([len(cell.genes_T) + 1 for cell in tokens]):
-            embedded_B_D = self._encode([tokens[index] for index in batch])
+            embedded_B_D = self._encode([tokens[index] for index in batch]).float()
             if self._is_normalised:
                 embedded_B_D = functional.normalize(embedded_B_D, dim=-1)
             embedded_C_D[batch] = embedded_B_D.cpu().numpy()
@@ -108,7 +115,7 @@ class ScGPTEmbedder:
         return len(self.tokenizer.tokens(genes_K).genes_T)
 
     @torch.inference_mode()
-    def _load(self, folder: ScGPTFolder) -> None:
+    def _load(self, folder: ScGPTFolder, dtype: torch.dtype) -> None:
         """Put the layers on the device, and both encoders' outputs into tables."""
         parts = {
             name: part.to(self._device)
@@ -116,13 +123,17 @@ class ScGPTEmbedder:
             if name in ("encoder", "value_encoder", "transformer_encoder", "bn")
         }
         encoder, self._norm = parts["encoder"], parts.get("bn")
-        self._genes_V_D: Tensor = encoder(torch.arange(len(folder.token_ids), device=self._device))
+        genes_V_D: Tensor = encoder(torch.arange(len(folder.token_ids), device=self._device))
         # Values are the bins 0 .. n_bins - 1, and the one of <cls> behind them.
         values = torch.arange(folder.args.n_bins + 1, dtype=torch.float32, device=self._device)
         values[-1] = folder.args.pad_value
         values_D: Tensor = parts["value_encoder"](values)
-        self._bins_D = values_D[:-1]
-        self._cls_D = self._genes_V_D[folder.token_ids[CLS]] + values_D[-1]
+        self._genes_V_D = genes_V_D.to(dtype)
+        self._bins_D = values_D[:-1].to(dtype)
+        self._cls_D = (genes_V_D[folder.token_ids[CLS]] + values_D[-1]).to(dtype)
+        for part in (parts["transformer_encoder"], self._norm):
+            if part is not None:
+                part.to(dtype)
         layers = parts["transformer_encoder"].get_submodule("layers")
         self._layers = [_Layer(layer) for layer in layers.children()]
 

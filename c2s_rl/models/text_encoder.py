@@ -14,7 +14,6 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from pydantic import Field
 
 from c2s_rl.config import FrozenConfig, expand_variables
 from c2s_rl.errors import ConfigError, DataError, MissingFileError
+from c2s_rl.models.encoder_dtype import EncoderDtype
 from c2s_rl.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -40,13 +40,6 @@ NO_LIMIT = 10**7
 PAD_TO = 8
 # The pooler makes a sentence vector of the first token; token vectors do not go through it.
 UNUSED_WEIGHTS = "pooler."
-
-
-class EncoderDtype(StrEnum):
-    """Precision of weights and passes; vectors are compared in float32."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
 
 
 class TextEncoderConfig(FrozenConfig):

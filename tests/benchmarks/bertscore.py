@@ -56,8 +56,9 @@ def workload(num_prompts: int, group_size: int, *, seed: int) -> Texts:
 
 def prepare_ours(dtype: str) -> Callable[[Texts], np.ndarray]:
     from c2s_rl.evaluation.bertscore import BertScorer
+    from c2s_rl.models.encoder_dtype import EncoderDtype
     from c2s_rl.models.encoding_cache import EncodingCache
-    from c2s_rl.models.text_encoder import EncoderDtype, TextEncoder, TextEncoderConfig
+    from c2s_rl.models.text_encoder import TextEncoder, TextEncoderConfig
 
     config = TextEncoderConfig(encoder=MINILM, layer=LAYER, dtype=EncoderDtype(dtype))
     scorer = BertScorer(TextEncoder(config), EncodingCache())

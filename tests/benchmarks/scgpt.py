@@ -7,6 +7,7 @@ shape that `train-embedder` makes by default, and of the published whole-human m
 on the clock, in each side from cells to embeddings in memory, after one call that warms up:
 
     c2s_rl     rankings -> `ScGPTEmbedder.embed`
+    bfloat16   the same with the option dtype: bfloat16
     tasks      AnnData -> `scgpt.tasks.cell_emb.get_batch_cell_embeddings` (what `embed_data` calls
                once a model is loaded; loads with worker processes, 64 cells a batch)
     tokenizer  matrix -> `scgpt.preprocess.binning`, `tokenize_and_pad_batch`, `_encode`, as the
@@ -22,6 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -101,8 +103,8 @@ def make_inputs(size: Size, folder: Path) -> Inputs:
     return Inputs(folder, vocabulary, cells, matrix_C_N)
 
 
-def ours(inputs: Inputs) -> Callable[[], np.ndarray]:
-    config = CellEmbedderConfig(kind="scgpt", folder=inputs.folder)
+def ours(inputs: Inputs, dtype: str = "float32") -> Callable[[], np.ndarray]:
+    config = CellEmbedderConfig(kind="scgpt", folder=inputs.folder, dtype=dtype)
     embedder = load_cell_embedder(config, inputs.vocabulary, RANK_MODEL)
     return lambda: embedder.embed(inputs.cells)
 
@@ -169,7 +171,10 @@ def tokenizer(inputs: Inputs) -> Callable[[], np.ndarray]:
 
 def measure(side: str, size: Size) -> Figures:
     """Time one side in this process."""
-    prepare = {"c2s_rl": ours, "cached": cached, "tasks": tasks, "tokenizer": tokenizer}[side]
+    prepare = {
+        "c2s_rl": ours, "bfloat16": partial(ours, dtype="bfloat16"), "cached": cached,
+        "tasks": tasks, "tokenizer": tokenizer,
+    }[side]  # fmt: skip
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the GPU that the package expects
         work = prepare(make_inputs(size, Path(folder)))
@@ -205,12 +210,14 @@ def results(*, quick: bool, rounds: int = 3) -> list[Result]:
     if quick:
         rounds = 0
     for size in [SIZES["tiny"]] if quick else [SIZES["trained"], SIZES["published"]]:
-        figures = compare(size, [*SIDES, "cached"], rounds)
+        figures = compare(size, [*SIDES, "bfloat16", "cached"], rounds)
         cost = {side: figures[side]["milliseconds"] for side in figures}
         for peer, name in (("tasks", "scgpt.tasks.cell_emb"), ("tokenizer", "its tokenizer path")):
-            workload = f"{size}: {cost['c2s_rl']:.3g} against {cost[peer]:.3g} ms a cell"
-            ratio = cost[peer] / cost["c2s_rl"]
-            lines.append(Result(f"scGPT embedding, {size.name}", name, workload, ratio, BOUND))
+            for side in ("c2s_rl", "bfloat16"):
+                workload = f"{size}: {cost[side]:.3g} against {cost[peer]:.3g} ms a cell"
+                dtype = "" if side == "c2s_rl" else ", bfloat16"
+                what = f"scGPT embedding, {size.name}{dtype}"
+                lines.append(Result(what, name, workload, cost[peer] / cost[side], BOUND))
         again = cost["c2s_rl"] / cost["cached"]
         lines.append(
             Result(f"real cells again, {size.name}", "embedding them", str(size), again, 10.0)
@@ -220,7 +227,9 @@ def results(*, quick: bool, rounds: int = 3) -> list[Result]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--side", choices=(*SIDES, "cached"), help="time one side in this process")
+    parser.add_argument(
+        "--side", choices=(*SIDES, "bfloat16", "cached"), help="time one side in this process"
+    )
     parser.add_argument("--size", choices=tuple(SIZES), default="trained")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="tiny shapes: only that it runs")

@@ -67,6 +67,15 @@ def test_batch_normalisation_is_part_of_the_embedding(tmp_path, load, cells):
     assert np.abs(embedder.embed(cells) - load().embed(cells)).max() > 0.01
 
 
+def test_bfloat16_turns_an_embedding_by_little_and_has_a_name_of_its_own(load, cells):
+    exact, fast = load(), load(dtype="bfloat16")
+    embedded = fast.embed(cells)
+    assert embedded.dtype == np.float32
+    cosine = (embedded * exact.embed(cells)).sum(axis=1)
+    assert 1e-9 < (1.0 - cosine).max() < 1e-3
+    assert fast.name == f"{exact.name}, bfloat16"
+
+
 def test_embeddings_are_of_unit_length_or_as_the_model_gives_them(load, cells):
     unit, own = load().embed(cells), load(normalise=False).embed(cells)
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1.0, rtol=1e-5)

@@ -8,15 +8,18 @@ together can. These rewards measure the population and give each completion its 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
 from c2s_rl.config import FrozenConfig
+from c2s_rl.evaluation.distances import median_bandwidths
 from c2s_rl.evaluation.embedded_cells import EmbeddedCells
 from c2s_rl.evaluation.leave_one_out import (
     LeaveOneOut,
     energy_without_each,
+    mean_distance,
+    mean_kernel,
     mmd_without_each,
     scfid_without_each,
     wasserstein_without_each,
@@ -42,6 +45,10 @@ class PopulationOptions(FrozenConfig):
         ge=2,
         description="Completions measured as one population; more are dealt into equal parts",
     )
+
+
+Condition: TypeAlias = tuple[str, str]
+"""Side of the split and name of a condition: its real cells are the same for a whole run."""
 
 
 class PopulationReward(ABC):
@@ -77,7 +84,9 @@ class PopulationReward(ABC):
             real = cells.treated(record)
             if not self._can_compare(real):
                 return None
-            return Measured(self._without_each(real, cells.generated(generated)), len(real))
+            key = (record.split.value, record.condition)
+            without = self._without_each(key, real, cells.generated(generated))
+            return Measured(without, len(real))
 
         return sibling_credit(
             batch,
@@ -90,6 +99,7 @@ class PopulationReward(ABC):
     def _embedded(self, batch: RewardBatch) -> EmbeddedCells:
         """Load the embedder once a run."""
         if self._cells is None or not self._cells.is_of(batch.material):
+            self._forget()
             self._cells = EmbeddedCells(
                 self._options.embedder,
                 batch.vocabulary,
@@ -102,9 +112,15 @@ class PopulationReward(ABC):
         """Whether the real cells are enough for V."""
         return len(real) > 0
 
+    def _forget(self) -> None:
+        """Drop what is kept of the real cells; other ones follow."""
+        return
+
     @abstractmethod
-    def _without_each(self, real: FloatArray, generated: FloatArray) -> LeaveOneOut:
-        """V of all generated cells and without each."""
+    def _without_each(
+        self, condition: Condition, real: FloatArray, generated: FloatArray
+    ) -> LeaveOneOut:
+        """V of all generated cells and without each; a condition's real cells stay the same."""
 
 
 class MMDReward(PopulationReward):
@@ -123,11 +139,24 @@ class MMDReward(PopulationReward):
     )
     distance = "mmd"
 
+    def __init__(self, options: PopulationOptions) -> None:
+        super().__init__(options)
+        self._of_real: dict[Condition, tuple[tuple[float, ...], float]] = {}
+
+    def _forget(self) -> None:
+        self._of_real.clear()
+
     def _can_compare(self, real: FloatArray) -> bool:
         return len(real) >= 2 and bool((real != real[0]).any())
 
-    def _without_each(self, real: FloatArray, generated: FloatArray) -> LeaveOneOut:
-        return mmd_without_each(real, generated)
+    def _without_each(
+        self, condition: Condition, real: FloatArray, generated: FloatArray
+    ) -> LeaveOneOut:
+        if condition not in self._of_real:
+            widths = median_bandwidths(real)
+            self._of_real[condition] = (widths, mean_kernel(real, widths))
+        widths, within = self._of_real[condition]
+        return mmd_without_each(real, generated, bandwidths=widths, within_real=within)
 
 
 class EnergyReward(PopulationReward):
@@ -142,8 +171,19 @@ class EnergyReward(PopulationReward):
     )
     distance = "energy"
 
-    def _without_each(self, real: FloatArray, generated: FloatArray) -> LeaveOneOut:
-        return energy_without_each(real, generated)
+    def __init__(self, options: PopulationOptions) -> None:
+        super().__init__(options)
+        self._of_real: dict[Condition, float] = {}
+
+    def _forget(self) -> None:
+        self._of_real.clear()
+
+    def _without_each(
+        self, condition: Condition, real: FloatArray, generated: FloatArray
+    ) -> LeaveOneOut:
+        if condition not in self._of_real:
+            self._of_real[condition] = mean_distance(real)
+        return energy_without_each(real, generated, within_real=self._of_real[condition])
 
 
 class WassersteinOptions(PopulationOptions):
@@ -172,7 +212,9 @@ class WassersteinReward(PopulationReward):
         super().__init__(options)
         self._order = options.order
 
-    def _without_each(self, real: FloatArray, generated: FloatArray) -> LeaveOneOut:
+    def _without_each(
+        self, condition: Condition, real: FloatArray, generated: FloatArray
+    ) -> LeaveOneOut:
         return wasserstein_without_each(real, generated, order=self._order)
 
 
@@ -207,5 +249,7 @@ class ScfidReward(PopulationReward):
     def _can_compare(self, real: FloatArray) -> bool:
         return len(real) >= 2
 
-    def _without_each(self, real: FloatArray, generated: FloatArray) -> LeaveOneOut:
+    def _without_each(
+        self, condition: Condition, real: FloatArray, generated: FloatArray
+    ) -> LeaveOneOut:
         return scfid_without_each(real, generated, shrinkage=self._shrinkage)

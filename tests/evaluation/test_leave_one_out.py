@@ -12,6 +12,8 @@ from c2s_rl.evaluation.frechet import frechet_distance, moments
 from c2s_rl.evaluation.leave_one_out import (
     LeaveOneOut,
     energy_without_each,
+    mean_distance,
+    mean_kernel,
     mmd_without_each,
     scfid_without_each,
     wasserstein_without_each,
@@ -107,3 +109,27 @@ def test_the_size_of_credits_does_not_depend_on_the_number_of_cells():
 def test_one_cell_cannot_be_left_out(name):
     with pytest.raises(ValueError, match=r"at least 2 (generated )?cells, got .*1"):
         PAIRS[name][0](np.eye(3), np.ones((1, 3)))
+
+
+def test_what_is_known_of_the_real_cells_need_not_be_computed_again():
+    rng = np.random.default_rng(0)
+    real, generated = rng.normal(size=(9, 4)), rng.normal(size=(5, 4))
+    assert mean_distance([[0.0, 0.0], [3.0, 4.0]]) == 2.5  # 0, 5, 5 and 0
+    anew, known = (
+        energy_without_each(real, generated),
+        energy_without_each(real, generated, within_real=mean_distance(real)),
+    )
+    assert known.of_all == anew.of_all
+    assert energy_without_each(real, generated, within_real=0.0).of_all > anew.of_all
+    within = mean_kernel(real, WIDTHS)
+    known = mmd_without_each(real, generated, bandwidths=WIDTHS, within_real=within)
+    assert known.of_all == mmd_without_each(real, generated, bandwidths=WIDTHS).of_all
+
+
+@pytest.mark.parametrize("without_each", [energy_without_each, PAIRS["mmd"][0]])
+def test_genes_that_no_cell_names_change_nothing(without_each):
+    rng = np.random.default_rng(0)
+    real, generated = rng.normal(size=(9, 4)), rng.normal(size=(5, 4))
+    empty = ((0, 0), (3, 2))
+    wide = without_each(np.pad(real, empty), np.pad(generated, empty))
+    np.testing.assert_array_equal(wide.without_G, without_each(real, generated).without_G)

@@ -5,6 +5,7 @@
 `plan` checks everything that needs no model and fixes what the run is made from; `train` is what
 each data-parallel worker then runs (`actors/sft_job.py` starts them in Ray Train). In `output`:
 
+    tokens/        token shards and their report.html; whole, or not there
     policy/        Hugging Face folder of the result; whole, or not there
     checkpoints/   step-N: model, DeepSpeed state, random states, data cursor; whole, or not there
     metrics.jsonl  step, loss, learning rate, tokens/s, eval loss; mirrored to tensorboard/
@@ -23,11 +24,12 @@ from pydantic import Field, JsonValue, model_validator
 
 from c2s_rl.checkpoint import HASHES
 from c2s_rl.config import FrozenConfig
+from c2s_rl.data.token_config import SftDataConfig
 from c2s_rl.errors import CheckpointError, ConfigError, MissingFileError
-from c2s_rl.pipeline.sft_data import SftDataConfig
 
 POLICY = "policy"
 CHECKPOINTS = "checkpoints"
+TOKENS = "tokens"
 RUN = "sft.json"
 
 
@@ -115,6 +117,11 @@ class SftJob:
     def policy(self) -> Path:
         """Folder of the result."""
         return self.folders.output / POLICY
+
+    @property
+    def tokens(self) -> Path:
+        """Folder of the token shards (`c2s_rl.pipeline.tokens`)."""
+        return self.folders.output / TOKENS
 
     @property
     def checkpoints(self) -> Path:

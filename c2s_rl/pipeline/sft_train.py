@@ -20,7 +20,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     set_seed,
 )
@@ -29,8 +28,9 @@ from trl.trainer.sft_config import SFTConfig as TrlConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from c2s_rl.checkpoint import clean_leftovers, latest_checkpoint
-from c2s_rl.data.prompt_set import read_prompts
-from c2s_rl.errors import ConfigError, DataError
+from c2s_rl.data.token_shards import open_token_rows
+from c2s_rl.data.token_statistics import TokenSide
+from c2s_rl.errors import ConfigError
 from c2s_rl.pipeline.sft import SftJob
 from c2s_rl.pipeline.sft_callbacks import (
     STEP_PREFIX,
@@ -40,10 +40,9 @@ from c2s_rl.pipeline.sft_callbacks import (
     is_last,
     publish_policy,
 )
-from c2s_rl.pipeline.sft_data import RowCollator, SftRows, build_dataset, split_validation
+from c2s_rl.pipeline.sft_data import RowCollator
 from c2s_rl.pipeline.sft_loss import WholeLogitsTrainer
 from c2s_rl.runlog import RunLog
-from c2s_rl.types import Split
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def train(job: SftJob) -> None:
     """Train to the last step and write the policy; all workers call it with the same job.
 
     Raises:
-        DataError: If there is nothing to learn from, or a sample is too long.
+        MissingFileError: If there are no token shards.
         ConfigError: If rows are longer than the model takes, or the warm-up than the run.
         StageError: If DeepSpeed is not really used, or the loss is no number.
     """
@@ -102,13 +101,14 @@ def build_trainer(job: SftJob) -> SFTTrainer:
     set_seed(job.config.seed)
     tokenizer = AutoTokenizer.from_pretrained(job.folders.base_model, local_files_only=True)
     model = _load_model(job)
-    learnt, kept_out = _rows(job, tokenizer)
     trainer_type = SFTTrainer if job.config.workers.num_gpus > 0 else WholeLogitsTrainer
     trainer = trainer_type(
         model=model,
         args=arguments,
-        train_dataset=learnt.rows,
-        eval_dataset=None if kept_out is None else kept_out.rows,
+        train_dataset=open_token_rows(job.tokens),
+        eval_dataset=(
+            open_token_rows(job.tokens, TokenSide.EVAL) if job.config.data.eval_fraction else None
+        ),
         processing_class=tokenizer,
         data_collator=RowCollator(int(tokenizer.pad_token_id or 0)),
     )
@@ -146,9 +146,11 @@ def _arguments(job: SftJob) -> TrlConfig:
         logging_steps=1,
         logging_nan_inf_filter=False,  # transformers would log a made-up loss instead of nan
         include_num_input_tokens_seen="non_padding",
-        completion_only_loss=True,
-        max_length=None,  # lengths were checked: TRL must not cut anything
-        packing=False,  # see sft_data: rows are packed already
+        # Rows are ready: TRL must neither copy nor cut nor pack them; the collator makes labels.
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        max_length=None,
+        packing=False,
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=is_cuda,
@@ -187,31 +189,6 @@ def _load_model(job: SftJob) -> PreTrainedModel:
         local_files_only=True,
     )
     return model
-
-
-def _rows(job: SftJob, tokenizer: PreTrainedTokenizerBase) -> tuple[SftRows, SftRows | None]:
-    """Rows to learn from, and rows for the eval loss if any are kept out."""
-    config = job.config.data
-    prompts = read_prompts(job.folders.corpus, split=Split.TRAIN)
-    tasks = config.tasks
-    records = [r for r in prompts.records if tasks is None or r.task in tasks]
-    learnt, kept_out = split_validation(
-        records, fraction=config.eval_fraction, seed=job.config.seed
-    )
-    if not learnt or (config.eval_fraction > 0 and not kept_out):
-        raise DataError(
-            "SFT must have training prompts, and eval prompts if data.eval_fraction > 0, "
-            f"got {len(learnt)} and {len(kept_out)} for tasks {tasks or 'all'} "
-            f"in {job.folders.corpus}"
-        )
-    learnt_rows = build_dataset(learnt, tokenizer, config)
-    log.info(
-        "%d samples in %d rows, the longest of %d tokens",
-        learnt_rows.num_samples,
-        len(learnt_rows.rows),
-        learnt_rows.longest,
-    )
-    return learnt_rows, build_dataset(kept_out, tokenizer, config) if kept_out else None
 
 
 def _scratch(job: SftJob) -> Path:

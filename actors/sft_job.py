@@ -17,6 +17,7 @@ from actors.engine_env import learner_env, num_cores
 from actors.follow_metrics import OnMetrics, followed
 from c2s_rl.errors import C2SError, StageError
 from c2s_rl.pipeline.sft import SftConfig, SftFolders, SftJob, SftWorkersConfig, is_done, plan
+from c2s_rl.pipeline.tokens import TokenInputs, write_token_shards
 from c2s_rl.runlog import METRICS
 
 __all__ = ["SftFolders", "run_sft"]
@@ -49,6 +50,12 @@ def run_sft(
     if is_done(job):
         logger.info("%s is already there", job.policy)
         return
+    write_token_shards(
+        TokenInputs(job.folders.corpus, job.folders.base_model),
+        config.data,
+        job.tokens,
+        seed=config.seed,
+    )
     with followed(job.folders.output / METRICS, on_metrics), _signals_kept():
         _fit(job)
 

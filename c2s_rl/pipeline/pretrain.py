@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from c2s_rl.data.token_config import Learn, SftDataConfig
 from c2s_rl.pipeline.sft import SftConfig
-from c2s_rl.pipeline.sft_data import Learn, SftDataConfig
 
 
 class PretrainDataConfig(SftDataConfig):

@@ -6,6 +6,7 @@
 each data-parallel worker then runs (`actors/sft_job.py` starts them in Ray Train). The stage
 `pretrain` is the same with other defaults (`c2s_rl/pipeline/pretrain.py`). In `output`:
 
+    tokens/        token shards and their report.html; whole, or not there
     policy/        Hugging Face folder of the result; whole, or not there
     adapter/       with LoRA: the adapter that was merged into policy/, in peft's form
     best/          with evaluation.metric: the best step's weights (with LoRA: its adapter) and
@@ -28,9 +29,9 @@ from pydantic import Field, JsonValue, model_validator
 
 from c2s_rl.checkpoint import HASHES, replace_text
 from c2s_rl.config import FrozenConfig
+from c2s_rl.data.token_config import SftDataConfig
 from c2s_rl.errors import CheckpointError, MissingFileError
 from c2s_rl.models.lora import AdapterConfig
-from c2s_rl.pipeline.sft_data import SftDataConfig
 from c2s_rl.pipeline.sft_deepspeed import deepspeed_settings
 from c2s_rl.types import Task
 
@@ -38,6 +39,7 @@ POLICY = "policy"
 ADAPTER = "adapter"
 BEST = "best"
 CHECKPOINTS = "checkpoints"
+TOKENS = "tokens"
 EVAL_LOSS = "eval_loss"  # over all tasks; of one task: EVAL_LOSS_OF + its name
 EVAL_LOSS_OF = "eval_loss/"
 
@@ -190,6 +192,11 @@ class SftJob:
     def best(self) -> Path:
         """Folder of the best step's weights."""
         return self.folders.output / BEST
+
+    @property
+    def tokens(self) -> Path:
+        """Folder of the token shards (`c2s_rl.pipeline.tokens`)."""
+        return self.folders.output / TOKENS
 
     @property
     def checkpoints(self) -> Path:

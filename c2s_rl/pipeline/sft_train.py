@@ -20,7 +20,6 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     set_seed,
 )
@@ -28,8 +27,9 @@ from transformers.utils.logging import disable_progress_bar
 from trl.trainer.sft_config import SFTConfig as TrlConfig
 
 from c2s_rl.checkpoint import clean_leftovers, latest_checkpoint
-from c2s_rl.data.prompt_set import read_prompts
-from c2s_rl.errors import ConfigError, DataError
+from c2s_rl.data.token_shards import open_eval_rows, open_token_rows
+from c2s_rl.data.token_statistics import TokenSide
+from c2s_rl.errors import ConfigError
 from c2s_rl.models.lora import add_adapter
 from c2s_rl.models.policy import load_policy
 from c2s_rl.pipeline.sft import EVAL_LOSS, EVAL_LOSS_OF, SftJob
@@ -42,15 +42,13 @@ from c2s_rl.pipeline.sft_callbacks import (
     WholeCheckpoints,
     is_last,
 )
-from c2s_rl.pipeline.sft_data import RowCollator, build_dataset, split_validation
-from c2s_rl.pipeline.sft_evaluation import eval_batches
+from c2s_rl.pipeline.sft_data import RowCollator
+from c2s_rl.pipeline.sft_evaluation import EvalRows
 from c2s_rl.pipeline.sft_loss import PolicyTrainer, WholeLogitsTrainer
 from c2s_rl.pipeline.sft_publish import publish
 from c2s_rl.runlog import RunLog
-from c2s_rl.types import Split
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from peft import PeftModel
 
 log = logging.getLogger(__name__)
@@ -60,7 +58,7 @@ def train(job: SftJob) -> None:
     """Train to the last step and write the policy; all workers call it with the same job.
 
     Raises:
-        DataError: If there is nothing to learn from, or a sample is too long.
+        MissingFileError: If there are no token shards.
         ConfigError: If rows are longer than the model takes, or the warm-up than the run.
         StageError: If DeepSpeed is not really used, or the loss is no number.
     """
@@ -115,24 +113,24 @@ def _train_from(job: SftJob, resumed: Path | None, *, is_main: bool) -> None:
 
 def build_trainer(job: SftJob, *, is_resumed: bool = False) -> PolicyTrainer:
     """Load model and data and put them into a trainer that has not started."""
-    arguments = _arguments(
-        job, is_resumed=is_resumed
-    )  # first of all: under ZeRO-3 it makes weights load in shards
+    # First of all: under ZeRO-3 it makes weights load in shards.
+    arguments = _arguments(job, is_resumed=is_resumed)
     set_seed(job.config.seed)
     tokenizer = AutoTokenizer.from_pretrained(job.folders.base_model, local_files_only=True)
-    learnt, kept_out = _rows(job, tokenizer)
+    has_eval = job.config.data.eval_fraction > 0
     trainer_type = PolicyTrainer if job.config.workers.num_gpus > 0 else WholeLogitsTrainer
     trainer = trainer_type(
         model=_load_model(job),
         args=arguments,
-        train_dataset=learnt,
+        train_dataset=open_token_rows(job.tokens),
         # only for transformers to agree to evaluate: `eval_rows` is what is evaluated
-        eval_dataset=kept_out,
+        eval_dataset=open_token_rows(job.tokens, TokenSide.EVAL) if has_eval else None,
         processing_class=tokenizer,
         data_collator=RowCollator(int(tokenizer.pad_token_id or 0)),
     )
-    if kept_out is not None:
-        trainer.eval_rows = eval_batches(trainer.eval_dataset, job.config.batch_size)
+    if has_eval:
+        by_task = {str(task): rows for task, rows in open_eval_rows(job.tokens).items()}
+        trainer.eval_rows = EvalRows(by_task, job.config.batch_size)
         _check_metric(job, trainer.eval_rows.tasks)
     trainer.remove_callback(PrinterCallback)  # the run log has it all
     return trainer
@@ -169,9 +167,11 @@ def _arguments(job: SftJob, *, is_resumed: bool) -> TrlConfig:
         logging_steps=1,
         logging_nan_inf_filter=False,  # transformers would log a made-up loss instead of nan
         include_num_input_tokens_seen="non_padding",
-        completion_only_loss=True,
-        max_length=None,  # lengths were checked: TRL must not cut anything
-        packing=False,  # see sft_data: rows are packed already
+        # Rows are ready: TRL must neither copy nor cut nor pack them; the collator makes labels.
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        max_length=None,
+        packing=False,
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=is_cuda,
@@ -216,28 +216,6 @@ def _check_metric(job: SftJob, tasks: Sequence[str]) -> None:
             f"evaluation.metric must be one of {', '.join(known)}, whose rows are kept out, "
             f"got {metric!r}"
         )
-
-
-def _rows(job: SftJob, tokenizer: PreTrainedTokenizerBase) -> "tuple[Dataset, Dataset | None]":
-    """Rows to learn from, and rows for the eval loss if any are kept out."""
-    config = job.config.data
-    prompts = read_prompts(job.folders.corpus, split=Split.TRAIN)
-    tasks = config.tasks
-    records = [r for r in prompts.records if tasks is None or r.task in tasks]
-    learnt, kept_out = split_validation(
-        records, fraction=config.eval_fraction, seed=job.config.seed
-    )
-    if not learnt or (config.eval_fraction > 0 and not kept_out):
-        raise DataError(
-            "SFT must have training prompts, and eval prompts if data.eval_fraction > 0, "
-            f"got {len(learnt)} and {len(kept_out)} for tasks {tasks or 'all'} "
-            f"in {job.folders.corpus}"
-        )
-    learnt_rows = build_dataset(learnt, tokenizer, config).rows
-    if not kept_out:
-        return learnt_rows, None
-    rows = build_dataset(kept_out, tokenizer, config.model_copy(update={"packing": False})).rows
-    return learnt_rows, rows.add_column("task", [str(r.task) for r in kept_out])
 
 
 def _scratch(job: SftJob) -> Path:

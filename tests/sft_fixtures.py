@@ -64,6 +64,19 @@ def records(number: int) -> list[PromptRecord]:
     return made
 
 
+def annotation_records(number: int) -> list[PromptRecord]:
+    """The same kinds of cells as `records` makes, as questions for their type."""
+    return [
+        record(
+            1000 + index,
+            f" {'BT'[index % 2]}:",
+            prompt=f"{made.target.strip()} A cell of type",
+            task=Task.CELL_TYPE_ANNOTATION,
+        )
+        for index, made in enumerate(records(number))
+    ]
+
+
 def tokenizer() -> PreTrainedTokenizerFast:
     words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -125,10 +138,12 @@ def write_tokens(folder: Path, samples: Sequence[PromptRecord], config: SftDataC
     return folder / "tokens"
 
 
-def write_inputs(folder: Path, *, number: int, hidden: int = 64) -> SftFolders:
-    """Write a corpus of `number` prompts and a GPT-NeoX under `folder`."""
+def write_inputs(
+    folder: Path, *, number: int, num_annotations: int = 0, hidden: int = 64
+) -> SftFolders:
+    """Write a corpus of so many prompts of two tasks and a GPT-NeoX under `folder`."""
     folders = SftFolders(folder / "corpus", folder / "base", folder / "sft")
-    write_corpus(folders.corpus, records(number))
+    write_corpus(folders.corpus, [*records(number), *annotation_records(num_annotations)])
     model("gpt_neox", "sdpa", hidden=hidden).save_pretrained(folders.base_model)
     tokenizer().save_pretrained(folders.base_model)
     return folders

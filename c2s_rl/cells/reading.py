@@ -1,7 +1,7 @@
 """Reading many cell sentences at once: words found and looked up by a kernel, byte by byte.
 
 What counts as a word and as a gene is defined by `parse.parse_cell`; here are the same rules for
-whole batches, ten times as fast. Every word keeps its place, repeats and unknown words too, for
+whole batches, about twice as fast. Every word keeps its place, repeats and unknown words too, for
 rules that need them (`inverse.py`).
 
 Shapes: C texts, W words of all texts, N genes of the vocabulary.

@@ -16,7 +16,15 @@ from contextlib import contextmanager
 from actors.engine_env import learner_env, num_cores
 from actors.follow_metrics import OnMetrics, followed
 from c2s_rl.errors import C2SError, StageError
-from c2s_rl.pipeline.sft import SftConfig, SftFolders, SftJob, SftWorkersConfig, is_done, plan
+from c2s_rl.pipeline.sft import (
+    SftConfig,
+    SftFolders,
+    SftJob,
+    SftWorkersConfig,
+    check_metric,
+    is_done,
+    plan,
+)
 from c2s_rl.pipeline.tokens import TokenInputs, write_token_shards
 from c2s_rl.runlog import METRICS
 
@@ -56,6 +64,7 @@ def run_sft(
         job.tokens,
         seed=config.seed,
     )
+    check_metric(job)
     with followed(job.folders.output / METRICS, on_metrics), _signals_kept():
         _fit(job)
 

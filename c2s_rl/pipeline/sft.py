@@ -30,7 +30,7 @@ from pydantic import Field, JsonValue, model_validator
 from c2s_rl.checkpoint import HASHES, replace_text
 from c2s_rl.config import FrozenConfig
 from c2s_rl.data.token_config import SftDataConfig
-from c2s_rl.errors import CheckpointError, MissingFileError
+from c2s_rl.errors import CheckpointError, ConfigError, MissingFileError
 from c2s_rl.models.lora import AdapterConfig
 from c2s_rl.pipeline.sft_deepspeed import deepspeed_settings
 from c2s_rl.types import Task
@@ -212,7 +212,8 @@ def plan(config: SftConfig, folders: SftFolders) -> SftJob:
 
     Raises:
         MissingFileError: If the corpus, the base model or the DeepSpeed file is not there.
-        ConfigError: If the DeepSpeed file is no JSON object.
+        ConfigError: If the DeepSpeed file is no JSON object, or rows would be longer than the
+            model takes.
         CheckpointError: If the output folder holds a run made from anything else.
     """
     folders = SftFolders(
@@ -220,9 +221,32 @@ def plan(config: SftConfig, folders: SftFolders) -> SftJob:
         base_model=_input_folder(folders.base_model, "config.json", "base model"),
         output=folders.output.resolve(),
     )
-    job = SftJob(config, folders, deepspeed_settings(config.workers.deepspeed))
+    _check_length(config, folders.base_model)
+    settings = deepspeed_settings(config.workers.deepspeed, is_cuda=config.workers.num_gpus > 0)
+    job = SftJob(config, folders, settings)
     _claim(folders.output / f"{config.stage}.json", _made_from(job))
     return job
+
+
+def check_metric(job: SftJob) -> None:
+    """Check that the task whose loss chooses the best step has rows, once tokens are there.
+
+    Raises:
+        ConfigError: If it has none.
+    """
+    from c2s_rl.data.token_shards import read_token_manifest
+
+    metric = job.config.evaluation.metric
+    if metric is None:
+        return
+    shards = read_token_manifest(job.tokens).shards
+    tasks = dict.fromkeys(shard.task for shard in shards if shard.task is not None)
+    known = [EVAL_LOSS, *(f"{EVAL_LOSS_OF}{task}" for task in tasks)]
+    if metric not in known:
+        raise ConfigError(
+            f"evaluation.metric must be one of {', '.join(known)}, whose rows are kept out, "
+            f"got {metric!r}"
+        )
 
 
 def is_done(job: SftJob) -> bool:
@@ -234,6 +258,16 @@ def _input_folder(folder: Path, proof: str, name: str) -> Path:
     if not (folder / proof).is_file():
         raise MissingFileError(f"the {name} must be a folder with {proof}, got {folder}")
     return folder.resolve()
+
+
+def _check_length(config: SftConfig, base_model: Path) -> None:
+    settings = json.loads((base_model / "config.json").read_text(encoding="utf-8"))
+    limit = settings.get("max_position_embeddings")
+    if isinstance(limit, int) and config.data.max_length > limit:
+        raise ConfigError(
+            f"data.max_length must be at most the base model's {limit} positions, "
+            f"got {config.data.max_length}"
+        )
 
 
 def _made_from(job: SftJob) -> dict[str, JsonValue]:

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from c2s_rl.errors import ConfigError, MissingFileError
 
 
-def deepspeed_settings(source: int | Path) -> dict[str, JsonValue]:
+def deepspeed_settings(source: int | Path, *, is_cuda: bool = False) -> dict[str, JsonValue]:
     """Read DeepSpeed's settings from a file, or make plain ones that run on any device.
 
     The optimiser is left out of the plain ones on purpose: transformers then gives DeepSpeed
@@ -19,6 +19,7 @@ def deepspeed_settings(source: int | Path) -> dict[str, JsonValue]:
 
     Args:
         source: ZeRO stage 0-3, or a JSON file.
+        is_cuda: Whether workers have GPUs.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -34,7 +35,7 @@ def deepspeed_settings(source: int | Path) -> dict[str, JsonValue]:
         "zero_optimization": {
             "stage": source,
             # A copy on another stream: pointless on a CPU, and ordering there is not guaranteed.
-            "overlap_comm": False,
+            "overlap_comm": is_cuda,
             # ZeRO-3 must hand out whole weights when a Hugging Face folder is written.
             "stage3_gather_16bit_weights_on_model_save": True,
         },

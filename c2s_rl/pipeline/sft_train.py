@@ -8,7 +8,6 @@ random states and the learning rate are those of a run that was never stopped.
 import logging
 import os
 import shutil
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ from accelerate import PartialState
 from datasets import disable_progress_bars
 from torch import distributed
 from transformers import (
-    AutoConfig,
     AutoTokenizer,
     PreTrainedModel,
     PrinterCallback,
@@ -29,10 +27,9 @@ from trl.trainer.sft_config import SFTConfig as TrlConfig
 from c2s_rl.checkpoint import clean_leftovers, latest_checkpoint
 from c2s_rl.data.token_shards import open_eval_rows, open_token_rows
 from c2s_rl.data.token_statistics import TokenSide
-from c2s_rl.errors import ConfigError
 from c2s_rl.models.lora import add_adapter
 from c2s_rl.models.policy import load_policy
-from c2s_rl.pipeline.sft import EVAL_LOSS, EVAL_LOSS_OF, SftJob
+from c2s_rl.pipeline.sft import SftJob
 from c2s_rl.pipeline.sft_best import BestPolicy
 from c2s_rl.pipeline.sft_callbacks import (
     STEP_PREFIX,
@@ -59,7 +56,7 @@ def train(job: SftJob) -> None:
 
     Raises:
         MissingFileError: If there are no token shards.
-        ConfigError: If rows are longer than the model takes, or the warm-up than the run.
+        ConfigError: If the warm-up is longer than the run, or LoRA names a layer that is not there.
         StageError: If DeepSpeed is not really used, or the loss is no number.
     """
     # Their bars would be written line by line into the worker's log.
@@ -131,7 +128,6 @@ def build_trainer(job: SftJob, *, is_resumed: bool = False) -> PolicyTrainer:
     if has_eval:
         by_task = {str(task): rows for task, rows in open_eval_rows(job.tokens).items()}
         trainer.eval_rows = EvalRows(by_task, job.config.batch_size)
-        _check_metric(job, trainer.eval_rows.tasks)
     trainer.remove_callback(PrinterCallback)  # the run log has it all
     return trainer
 
@@ -192,30 +188,12 @@ def _tell_accelerate_of_peers() -> None:
 
 
 def _load_model(job: SftJob) -> "PreTrainedModel | PeftModel":
-    folder = job.folders.base_model
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    limit = config.to_dict().get("max_position_embeddings")
-    if limit is not None and job.config.data.max_length > limit:
-        raise ConfigError(
-            f"data.max_length must be at most the base model's {limit} positions, "
-            f"got {job.config.data.max_length}"
-        )
-    model = load_policy(folder, job.config.dtype)
+    model = load_policy(job.folders.base_model, job.config.dtype)
     lora = job.config.lora
     if lora is None:
         return model
     is_checkpointed = job.config.workers.gradient_checkpointing
     return add_adapter(model, lora, is_checkpointed=is_checkpointed)
-
-
-def _check_metric(job: SftJob, tasks: Sequence[str]) -> None:
-    metric = job.config.evaluation.metric
-    known = [EVAL_LOSS, *(f"{EVAL_LOSS_OF}{task}" for task in tasks)]
-    if metric is not None and metric not in known:
-        raise ConfigError(
-            f"evaluation.metric must be one of {', '.join(known)}, whose rows are kept out, "
-            f"got {metric!r}"
-        )
 
 
 def _scratch(job: SftJob) -> Path:

@@ -5,11 +5,20 @@ import pytest
 
 from c2s_rl.checkpoint import atomic_folder
 from c2s_rl.config import validate
+from c2s_rl.data.token_config import SftDataConfig
 from c2s_rl.errors import CheckpointError, ConfigError, MissingFileError
 from c2s_rl.pipeline.pretrain import PretrainConfig
-from c2s_rl.pipeline.sft import SftConfig, SftFolders, is_done, plan
+from c2s_rl.pipeline.sft import (
+    SftConfig,
+    SftFolders,
+    SftJob,
+    check_metric,
+    is_done,
+    plan,
+)
 from c2s_rl.pipeline.sft_deepspeed import deepspeed_settings
 from tests.conftest import PROJECT
+from tests.sft_fixtures import records, write_tokens
 
 
 @pytest.fixture
@@ -108,6 +117,24 @@ def test_missing_inputs_are_named(folders: SftFolders) -> None:
         plan(SftConfig(), folders)
 
 
+def test_rows_longer_than_the_model_takes_are_refused(folders: SftFolders) -> None:
+    (folders.base_model / "config.json").write_text('{"max_position_embeddings": 512}')
+    with pytest.raises(ConfigError, match="at most the base model's 512 positions, got 1024"):
+        plan(SftConfig(), folders)
+    assert not folders.output.exists()
+
+
+def test_metric_of_a_task_without_rows_is_refused(tmp_path: Path) -> None:
+    data = SftDataConfig(max_length=64, eval_fraction=0.3)
+    write_tokens(tmp_path / "sft", records(20), data)
+    settings = {"evaluation": {"metric": "eval_loss/question_answering"}, "data": data.model_dump()}
+    config = SftConfig.model_validate(settings)
+    job = SftJob(config, SftFolders(tmp_path, tmp_path, tmp_path / "sft"), {})
+    message = "one of eval_loss, eval_loss/cell_generation, whose rows.*got 'eval_loss/question_an"
+    with pytest.raises(ConfigError, match=message):
+        check_metric(job)
+
+
 def test_run_is_done_when_its_policy_is_whole(folders: SftFolders) -> None:
     job = plan(SftConfig(), folders)
     job.policy.mkdir()
@@ -128,6 +155,13 @@ def test_shipped_deepspeed_files_differ_from_the_plain_stage_only_in_zero(
     assert zero["stage"] == stage
     del plain["zero_optimization"]
     assert shipped == plain
+
+
+def test_gpus_exchange_while_they_compute_and_cpus_do_not() -> None:
+    for is_cuda in (False, True):
+        zero = deepspeed_settings(2, is_cuda=is_cuda)["zero_optimization"]
+        assert isinstance(zero, dict)
+        assert zero["overlap_comm"] is is_cuda
 
 
 @pytest.mark.parametrize(

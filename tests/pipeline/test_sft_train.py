@@ -17,7 +17,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 from c2s_rl.data.token_config import SftDataConfig
 from c2s_rl.data.token_shards import open_token_rows
 from c2s_rl.pipeline.sft_data import RowCollator
-from c2s_rl.pipeline.sft_loss import WholeLogitsTrainer
+from c2s_rl.pipeline.sft_evaluation import EvalRows
+from c2s_rl.pipeline.sft_loss import PolicyTrainer, WholeLogitsTrainer
 from tests.sft_fixtures import model, records, tokenizer, write_tokens
 
 MODELS = [("gpt_neox", "sdpa"), ("gpt_neox", "eager"), ("llama", "sdpa"), ("gemma2", "eager")]
@@ -153,3 +154,19 @@ def test_prompt_tokens_are_not_learnt(make_trainer: MakeTrainer) -> None:
     # 'A cell of type B:' is 5 tokens.
     assert row["labels"][0, :5].tolist() == [-100] * 5
     assert torch.equal(row["labels"][0, 5:], row["input_ids"][0, 5:])
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("kind", [PolicyTrainer, WholeLogitsTrainer])
+def test_eval_loss_is_the_mean_over_learnt_tokens_on_both_kinds_of_device(
+    make_trainer: MakeTrainer, kind: type[PolicyTrainer]
+) -> None:
+    trainer = make_trainer(model("gpt_neox", "sdpa"), packing=False, kind=kind)
+    rows = trainer.train_dataset
+    # Samples differ in length: a mean of batch means would be another number.
+    trainer.eval_rows = EvalRows({"cell_generation": rows}, batch_size=5)
+    figures = trainer.evaluate()
+    learnt = [num_learnt(trainer.data_collator([row])) for row in rows]
+    alone = torch.stack(losses_alone(trainer.model)).tolist()
+    assert figures["eval_loss"] == pytest.approx(sum(alone) / sum(learnt), rel=1e-5)
+    assert not trainer.model.training

@@ -14,6 +14,7 @@ from c2s_rl.evaluation.material import RewardMaterial
 from c2s_rl.types import Split
 
 CELLS, CORPUS, BASE, SFT, ALIGN = "cells", "corpus", "base", "sft", "align"
+PRETRAIN = "pretrain"
 EMBEDDER = "embedder"
 EVALUATION, REPORT = "evaluation.json", "report.html"
 TEXT_EVALUATION, TEXT_REPORT = "text_evaluation.json", "text_report.html"
@@ -43,9 +44,14 @@ def reward_material(run: RunConfig) -> RewardMaterial:
     )
 
 
+def sft_start(run: RunConfig) -> Path:
+    """The model that SFT starts from: the pretrained one, or the base model where there is none."""
+    return run.folder / PRETRAIN / "policy" if run.pretrain else run.folder / BASE
+
+
 def start_policy(run: RunConfig) -> Path:
-    """The policy that alignment starts from: SFT's, or the base model where there is no SFT."""
-    return run.folder / SFT / "policy" if run.sft else run.folder / BASE
+    """The policy that alignment starts from: that of the last stage before it."""
+    return run.folder / SFT / "policy" if run.sft else sft_start(run)
 
 
 def evaluated_policies(run: RunConfig) -> Mapping[str, Path]:

@@ -22,6 +22,7 @@ STAGES = {
     "corpus": "Cell shards to prompts and targets, split into training and held-out.",
     "train-embedder": "A small scGPT of the run's own training cells, for rewards and metrics.",
     "base-model": "The language model that training starts from.",
+    "pretrain": "Pretraining: next-token learning on all tasks of the corpus.",
     "sft": "Supervised fine-tuning on prompts and targets.",
     "align": "GRPO: align the policy with biological rewards.",
     "evaluate": "Compare the policies on held-out prompts; writes report.html.",

@@ -79,6 +79,12 @@ class TaskEvaluation(_Frozen):
         return sides
 
     @property
+    def is_better(self) -> bool:
+        """Whether the candidate is better in most tasks and worse in none, by their own metrics."""
+        sides = self.tasks_by_gain()
+        return 2 * len(sides["better"]) > len(self.tasks) and not sides["worse"]
+
+    @property
     def headline(self) -> str:
         """The result in one sentence."""
         if len(self.policies) < 2:

@@ -112,6 +112,7 @@ def test_right_answers_reach_one_and_the_report_says_so(
     loss = cells.gain[TaskFigure.LOSS]
     assert (loss.mean, loss.low, loss.high) == (-3.0, -3.0, -3.0)
     assert evaluation.headline.startswith("SFT is better than Base in 2 of 2 tasks")
+    assert evaluation.is_better
     written = (tmp_path / "run" / "task_evaluation.json").read_text()
     assert TaskEvaluation.model_validate_json(written) == evaluation
     page = (tmp_path / "run" / "task_report.html").read_text()
@@ -138,6 +139,7 @@ def test_a_worse_policy_is_called_worse(
     # a difference of exactly 0 is no gain
     assert evaluation.tasks_by_gain(TaskFigure.LOSS)["open"] == [CELLS]
     assert "worse in cell_generation" in evaluation.headline
+    assert not evaluation.is_better
     assert evaluation.encoder == ""
     assert len(task_table(evaluation).rows) == 2
 

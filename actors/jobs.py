@@ -27,6 +27,7 @@ from actors.run_files import (
     PRETRAIN,
     REPORT,
     SFT,
+    TASK_REPORT,
     TEXT_REPORT,
     config_text,
     reward_material,
@@ -242,6 +243,12 @@ def _align(run: RunConfig, console: Console) -> None:
         )
 
 
+def _evaluate_tasks(run: RunConfig, console: Console) -> None:
+    from actors.evaluate_tasks_job import evaluate_task_answers
+
+    evaluate_task_answers(run, console)
+
+
 def _align_cpus(run: RunConfig) -> float:
     pools = (run.rollout, run.learner, *run.reward_pools)
     return sum(pool.num_workers * pool.num_cpus for pool in pools)
@@ -265,6 +272,12 @@ STAGES: dict[str, Stage] = {
         ("convert", "corpus", "train_embedder", "base_model", "pretrain", "sft", "align"),
         REPORT,
         evaluate_cells,
+    ),
+    "evaluate_tasks": Stage(
+        ("evaluate_tasks",),
+        ("corpus", "base_model", "pretrain", "sft", "align"),
+        TASK_REPORT,
+        _evaluate_tasks,
     ),
     "evaluate_text": Stage(
         ("evaluate_text",),

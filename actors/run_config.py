@@ -25,6 +25,7 @@ from c2s_rl.pipeline.base_model import BaseModelConfig
 from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.corpus import CorpusConfig
 from c2s_rl.pipeline.evaluate import EvaluateConfig
+from c2s_rl.pipeline.evaluate_tasks import EvaluateTasksConfig
 from c2s_rl.pipeline.evaluate_text import EvaluateTextConfig
 from c2s_rl.pipeline.pretrain import PretrainConfig
 from c2s_rl.pipeline.sft import SftConfig
@@ -51,6 +52,7 @@ SEEDED = (
     "pretrain",
     "sft",
     "evaluate",
+    "evaluate_tasks",
     "evaluate_text",
 )
 
@@ -87,6 +89,9 @@ class RunConfig(FrozenConfig):
         default_factory=PlacementConfig, description="Which workers of GRPO share GPUs or cores"
     )
     evaluate: EvaluateConfig | None = Field(None, description="Metrics and report")
+    evaluate_tasks: EvaluateTasksConfig | None = Field(
+        None, description="Metrics and report of every task, from the untrained model on"
+    )
     evaluate_text: EvaluateTextConfig | None = Field(
         None, description="Metrics and report of text answers"
     )

@@ -17,6 +17,7 @@ CELLS, CORPUS, BASE, SFT, ALIGN = "cells", "corpus", "base", "sft", "align"
 PRETRAIN = "pretrain"
 EMBEDDER = "embedder"
 EVALUATION, REPORT = "evaluation.json", "report.html"
+TASK_EVALUATION, TASK_REPORT = "task_evaluation.json", "task_report.html"
 TEXT_EVALUATION, TEXT_REPORT = "text_evaluation.json", "text_report.html"
 
 
@@ -62,10 +63,22 @@ def evaluated_policies(run: RunConfig) -> Mapping[str, Path]:
     return dict(zip(run.policy_names, (start_policy(run), aligned), strict=False))
 
 
+def trained_policies(run: RunConfig) -> Mapping[str, Path]:
+    """Every model of the run by name, the untrained one first."""
+    policies = {"Base": run.folder / BASE}
+    if run.pretrain:
+        policies["Pretrained"] = run.folder / PRETRAIN / "policy"
+    if run.sft:
+        policies["SFT"] = run.folder / SFT / "policy"
+    if run.align:
+        policies["GRPO"] = run.folder / ALIGN / "policy"
+    return policies
+
+
 def describe(run: RunConfig, prompt_set: PromptSet) -> str:
     """Say in one sentence what was trained on what."""
-    num_train = sum(record.split is Split.TRAIN for record in prompt_set.records)
-    parts = [f"{num_train} training prompts of {prompt_set.manifest.organism} cells"]
+    manifest = prompt_set.manifest
+    parts = [f"{manifest.num_prompts(Split.TRAIN)} training prompts of {manifest.organism} cells"]
     if run.align:
         config = run.align
         rewards = " + ".join(f"{spec.weight:g} x {spec.key}" for spec in run.rewards)

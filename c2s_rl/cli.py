@@ -26,6 +26,7 @@ STAGES = {
     "sft": "Supervised fine-tuning on prompts and targets.",
     "align": "GRPO: align the policy with biological rewards.",
     "evaluate": "Compare the policies on held-out prompts; writes report.html.",
+    "evaluate-tasks": "Every model of the run on held-out prompts of all tasks; task_report.html.",
     "evaluate-text": "The same for text answers; writes text_report.html.",
 }
 

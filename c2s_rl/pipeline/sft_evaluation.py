@@ -39,9 +39,11 @@ class EvalRows:
     """Rows that are kept out, by task, and how they are cut into batches."""
 
     by_task: "Mapping[str, Dataset]"
-    """Task to its token rows, as the collator takes them."""
+    """Task to its token rows."""
     batch_size: int
     """Most rows of a batch."""
+    collate: Collate
+    """Makes tensors of rows."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -57,15 +59,13 @@ class EvalRows:
             for start in range(0, len(self.by_task[task]), size)
         ]
 
-    def rows(self, batch: EvalBatch) -> list[TokenRow]:
-        """Read the rows of a batch."""
+    def read(self, batch: EvalBatch) -> Batch:
+        """Read the rows of a batch as tensors."""
         rows = self.by_task[batch.task]
-        return [rows[i] for i in range(batch.start, batch.stop)]
+        return self.collate([rows[i] for i in range(batch.start, batch.stop)])
 
 
-def eval_losses(
-    evaluated: EvalRows, mean_loss: Callable[[Batch], float], collate: Collate
-) -> dict[str, float]:
+def eval_losses(evaluated: EvalRows, mean_loss: Callable[[Batch], float]) -> dict[str, float]:
     """Compute the loss of every task and of all; every rank must call it.
 
     Under ZeRO-3 a forward pass is a collective, so all ranks make the same number of passes: one
@@ -74,7 +74,6 @@ def eval_losses(
     Args:
         evaluated: All rows, the same on every rank.
         mean_loss: Mean over a batch's learnt tokens, in nats; may be a collective.
-        collate: Makes a batch of rows.
 
     Returns:
         eval_loss (all tokens of all tasks weigh the same) and eval_loss/<task>, in nats a token;
@@ -87,7 +86,7 @@ def eval_losses(
     for mine in range(rank, rank + len(batches), world):
         is_counted = mine < len(batches)
         batch = batches[mine] if is_counted else batches[0]
-        inputs = collate(evaluated.rows(batch))
+        inputs = evaluated.read(batch)
         num_tokens = int((inputs["labels"] != IGNORED_LABEL).sum())
         loss = mean_loss(inputs)
         if is_counted:

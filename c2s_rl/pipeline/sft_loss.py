@@ -10,6 +10,7 @@ Shape suffixes: B rows, L tokens of a row, K of them projected, V vocabulary.
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
 
 from c2s_rl.pipeline.sft_data import IGNORED_LABEL
@@ -23,7 +24,7 @@ class PolicyTrainer(SFTTrainer):
 
     def evaluate(
         self,
-        eval_dataset: None = None,
+        eval_dataset: object = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
@@ -45,14 +46,22 @@ class PolicyTrainer(SFTTrainer):
         def mean_loss(batch: Batch) -> float:
             inputs = self._prepare_inputs(batch)
             with torch.no_grad(), self.compute_loss_context_manager():
-                return float(self.compute_loss(model, inputs))
+                return float(self.compute_loss(model, inputs))  # type: ignore[no-untyped-call]
 
-        figures = eval_losses(self.eval_rows, mean_loss, self.data_collator)
+        figures = eval_losses(self.eval_rows, mean_loss)
         self.log(dict(figures))
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, figures
         )
         return figures
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None
+    ) -> None:
+        """Write a tied weight once: DeepSpeed's copy of the weights has it under both names."""
+        tied = self.model.all_tied_weights_keys if isinstance(self.model, PreTrainedModel) else {}
+        kept = {n: x for n, x in (state_dict or {}).items() if n not in tied}
+        super()._save(output_dir, kept or state_dict)
 
 
 class WholeLogitsTrainer(PolicyTrainer):

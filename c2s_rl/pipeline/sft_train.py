@@ -114,6 +114,7 @@ def build_trainer(job: SftJob, *, is_resumed: bool = False) -> PolicyTrainer:
     arguments = _arguments(job, is_resumed=is_resumed)
     set_seed(job.config.seed)
     tokenizer = AutoTokenizer.from_pretrained(job.folders.base_model, local_files_only=True)
+    collate = RowCollator(int(tokenizer.pad_token_id or 0))
     has_eval = job.config.data.eval_fraction > 0
     trainer_type = PolicyTrainer if job.config.workers.num_gpus > 0 else WholeLogitsTrainer
     trainer = trainer_type(
@@ -123,11 +124,11 @@ def build_trainer(job: SftJob, *, is_resumed: bool = False) -> PolicyTrainer:
         # only for transformers to agree to evaluate: `eval_rows` is what is evaluated
         eval_dataset=open_token_rows(job.tokens, TokenSide.EVAL) if has_eval else None,
         processing_class=tokenizer,
-        data_collator=RowCollator(int(tokenizer.pad_token_id or 0)),
+        data_collator=collate,
     )
     if has_eval:
         by_task = {str(task): rows for task, rows in open_eval_rows(job.tokens).items()}
-        trainer.eval_rows = EvalRows(by_task, job.config.batch_size)
+        trainer.eval_rows = EvalRows(by_task, job.config.batch_size, collate)
     trainer.remove_callback(PrinterCallback)  # the run log has it all
     return trainer
 

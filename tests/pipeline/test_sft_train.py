@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.sft_config import SFTConfig as TrlConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -164,9 +165,26 @@ def test_eval_loss_is_the_mean_over_learnt_tokens_on_both_kinds_of_device(
     trainer = make_trainer(model("gpt_neox", "sdpa"), packing=False, kind=kind)
     rows = trainer.train_dataset
     # Samples differ in length: a mean of batch means would be another number.
-    trainer.eval_rows = EvalRows({"cell_generation": rows}, batch_size=5)
+    trainer.eval_rows = EvalRows({"cell_generation": rows}, 5, trainer.data_collator)
     figures = trainer.evaluate()
     learnt = [num_learnt(trainer.data_collator([row])) for row in rows]
     alone = torch.stack(losses_alone(trainer.model)).tolist()
     assert figures["eval_loss"] == pytest.approx(sum(alone) / sum(learnt), rel=1e-5)
     assert not trainer.model.training
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_tied_weight_is_saved_once(
+    make_trainer: MakeTrainer, tmp_path: Path, is_tied: bool
+) -> None:
+    policy = model("llama", "sdpa")
+    policy.config.tie_word_embeddings = is_tied
+    reloaded = type(policy)(policy.config)  # ties as its config says
+    trainer = make_trainer(reloaded, packing=False)
+    # DeepSpeed hands the weights over as copies, in which a tie cannot be seen.
+    copies = {name: tensor.clone() for name, tensor in reloaded.state_dict().items()}
+    trainer._save(str(tmp_path / "saved"), state_dict=copies)
+    names = load_file(tmp_path / "saved/model.safetensors").keys()
+    assert ("lm_head.weight" in names) == (not is_tied)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved").state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in copies.items())

@@ -25,7 +25,9 @@ from c2s_rl.pipeline.base_model import BaseModelConfig
 from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.corpus import CorpusConfig
 from c2s_rl.pipeline.evaluate import EvaluateConfig
+from c2s_rl.pipeline.evaluate_tasks import EvaluateTasksConfig
 from c2s_rl.pipeline.evaluate_text import EvaluateTextConfig
+from c2s_rl.pipeline.pretrain import PretrainConfig
 from c2s_rl.pipeline.sft import SftConfig
 from c2s_rl.pipeline.train_embedder import EmbedderConfig
 from c2s_rl.prompts.tasks import TASK_RULES
@@ -42,7 +44,17 @@ from rewards.composite import (
 from rewards.pool_config import RewardPoolConfig
 
 # Sections with a seed of their own; the run's seed is theirs unless they name one.
-SEEDED = ("convert", "corpus", "embedder", "base_model", "sft", "evaluate", "evaluate_text")
+SEEDED = (
+    "convert",
+    "corpus",
+    "embedder",
+    "base_model",
+    "pretrain",
+    "sft",
+    "evaluate",
+    "evaluate_tasks",
+    "evaluate_text",
+)
 
 
 class RunConfig(FrozenConfig):
@@ -56,7 +68,8 @@ class RunConfig(FrozenConfig):
     embedder: EmbedderConfig | None = Field(
         None, description="A small scGPT trained on the run's own training cells"
     )
-    base_model: BaseModelConfig | None = Field(None, description="The model SFT starts from")
+    base_model: BaseModelConfig | None = Field(None, description="The model training starts from")
+    pretrain: PretrainConfig | None = Field(None, description="Pretraining on the corpus")
     sft: SftConfig | None = Field(None, description="Supervised fine-tuning")
     align: AlignConfig | None = Field(None, description="GRPO")
     rewards: tuple[RewardSpec, ...] = Field((), description="What GRPO optimises")
@@ -76,6 +89,9 @@ class RunConfig(FrozenConfig):
         default_factory=PlacementConfig, description="Which workers of GRPO share GPUs or cores"
     )
     evaluate: EvaluateConfig | None = Field(None, description="Metrics and report")
+    evaluate_tasks: EvaluateTasksConfig | None = Field(
+        None, description="Metrics and report of every task, from the untrained model on"
+    )
     evaluate_text: EvaluateTextConfig | None = Field(
         None, description="Metrics and report of text answers"
     )
@@ -175,7 +191,8 @@ class RunConfig(FrozenConfig):
     @property
     def policy_names(self) -> tuple[str, ...]:
         """Policies that are evaluated: what alignment starts from and, if there is one, its end."""
-        return ("SFT" if self.sft else "Base", *(["GRPO"] if self.align else []))
+        start = "SFT" if self.sft else "Pretrained" if self.pretrain else "Base"
+        return (start, *(["GRPO"] if self.align else []))
 
     @property
     def reward_pools(self) -> tuple[RewardPoolConfig, ...]:

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning as a Ray Train worker group: one process a rank, gloo or NCCL between.
+"""The stages `pretrain` and `sft` as a Ray Train worker group: one process a rank, gloo or NCCL.
 
 The caller connects to Ray first (`actors.session.ray_session`). What a worker does is in
 `c2s_rl/pipeline/sft_train.py`. Left out: restarting dead workers by itself; the same command run
@@ -38,7 +38,7 @@ def run_sft(
     """Train in this process's Ray session until the policy is written; returns at once if it is.
 
     Args:
-        config: The stage's config.
+        config: The stage's config: SFT's or, as a `PretrainConfig`, pretraining's.
         folders: Inputs and output.
         on_metrics: Called in a thread with every new line of metrics.jsonl, for progress bars.
 
@@ -83,7 +83,7 @@ def _fit(job: SftJob) -> None:
             resources_per_worker=_resources(workers),
         ),
         run_config=RunConfig(
-            name="sft",
+            name=job.config.stage,
             storage_path=str(storage),
             worker_runtime_env={"env_vars": _environment(workers)},
             logging_config=LoggingConfig(log_level="ERROR"),
@@ -138,7 +138,9 @@ def _root_cause(error: Exception) -> C2SError:
         if isinstance(inner, C2SError):
             return inner
     first = chain[0]
-    return StageError(f"SFT workers must end without an error, got {type(first).__name__}: {first}")
+    return StageError(
+        f"training workers must end without an error, got {type(first).__name__}: {first}"
+    )
 
 
 def _inner(error: BaseException) -> Iterator[BaseException]:

@@ -22,9 +22,11 @@ STAGES = {
     "corpus": "Cell shards to prompts and targets, split into training and held-out.",
     "train-embedder": "A small scGPT of the run's own training cells, for rewards and metrics.",
     "base-model": "The language model that training starts from.",
+    "pretrain": "Pretraining: next-token learning on all tasks of the corpus.",
     "sft": "Supervised fine-tuning on prompts and targets.",
     "align": "GRPO: align the policy with biological rewards.",
     "evaluate": "Compare the policies on held-out prompts; writes report.html.",
+    "evaluate-tasks": "Every model of the run on held-out prompts of all tasks; task_report.html.",
     "evaluate-text": "The same for text answers; writes text_report.html.",
 }
 

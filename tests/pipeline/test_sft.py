@@ -6,7 +6,9 @@ import pytest
 from c2s_rl.checkpoint import atomic_folder
 from c2s_rl.config import validate
 from c2s_rl.errors import CheckpointError, ConfigError, MissingFileError
-from c2s_rl.pipeline.sft import SftConfig, SftFolders, deepspeed_settings, is_done, plan
+from c2s_rl.pipeline.pretrain import PretrainConfig
+from c2s_rl.pipeline.sft import SftConfig, SftFolders, is_done, plan
+from c2s_rl.pipeline.sft_deepspeed import deepspeed_settings
 from tests.conftest import PROJECT
 
 
@@ -32,6 +34,19 @@ def test_defaults_are_those_of_the_methods() -> None:
         ({"num_steps": 5}, "warmup_steps must be fewer than num_steps, got 100 and 5"),
         ({"num_step": 5}, "'num_step' in a file; did you mean 'num_steps'"),
         ({"data": {"tasks": ["sing"]}}, "at 'data.tasks.0' in a file"),
+        (
+            {"evaluation": {"metric": "loss"}},
+            "metric must be one of eval_loss, eval_loss/.*, got 'loss' at 'evaluation'",
+        ),
+        (
+            {"evaluation": {"result": "best"}},
+            "metric must be given for result best or a patience.*got none with result 'best'",
+        ),
+        (
+            {"evaluation": {"metric": "eval_loss"}},
+            "eval_fraction must be above 0 for evaluation.metric, got 0 with 'eval_loss'",
+        ),
+        ({"lora": {"ranks": 4}}, "'lora.ranks' in a file; did you mean 'rank'"),
     ],
 )
 def test_config_that_breaks_a_rule_is_refused(data: dict[str, object], message: str) -> None:
@@ -55,6 +70,18 @@ def test_another_config_in_the_same_folder_is_refused(folders: SftFolders) -> No
     plan(SftConfig(lr=1e-4), folders)
     with pytest.raises(CheckpointError, match=r"same lr = 0\.0001, got 0\.0002"):
         plan(SftConfig(lr=2e-4), folders)
+
+
+def test_adapter_instead_of_all_weights_is_another_run(folders: SftFolders) -> None:
+    plan(SftConfig(), folders)
+    with pytest.raises(CheckpointError, match=r"same lora = None, got \{'rank': 4"):
+        plan(SftConfig.model_validate({"lora": {"rank": 4}}), folders)
+
+
+def test_pretraining_keeps_a_record_of_its_own(folders: SftFolders) -> None:
+    plan(PretrainConfig(), folders)
+    assert (folders.output / "pretrain.json").is_file()
+    assert not (folders.output / "sft.json").exists()
 
 
 def test_saving_more_often_is_no_other_run(folders: SftFolders) -> None:

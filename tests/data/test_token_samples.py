@@ -116,6 +116,38 @@ def test_genes_are_never_cut_inside(
     assert num_more + (len(kept) == len(genes)) > room
 
 
+@pytest.mark.parametrize(
+    ("room", "kept"),
+    [
+        # One token a character: ' Cell 1: A B' and the line break behind it are 13.
+        (5, None),
+        (8, None),
+        (10, " Cell 1: A"),
+        (11, " Cell 1: A"),
+        (12, " Cell 1: A B"),
+        (17, " Cell 1: A B"),  # ... 'Cell'
+        (20, " Cell 1: A B"),  # ... 'Cell 2:'
+        (21, " Cell 1: A B"),  # ... 'Cell 2: '
+        (22, " Cell 1: A B\nCell 2: C"),
+    ],
+)
+def test_sentence_of_which_no_gene_is_left_takes_its_label_along(
+    room: int, kept: str | None
+) -> None:
+    characters = train_bpe(["x"], vocabulary_size=258, max_length=512)
+    target = " Cell 1: A B\nCell 2: C D"
+    text = SampleText("p0", Task.MULTI_CELL_LANGUAGE_MODELLING, "B:", target)
+    config = SftDataConfig(max_length=2 + room, too_long=TooLong.CUT)
+    sample = SampleEncoder(characters, config).encode([text])[0]
+    assert (characters.decode(sample.target_ids) if sample.is_in else None) == kept
+
+
+def test_gene_set_is_cut_after_a_whole_gene() -> None:
+    genes = SampleText("p0", Task.GENE_SET_ENUMERATION, "A cell of type B:", " G0" * 9)
+    sample = SampleEncoder(tokenizer(), CUT_8).encode([genes])[0]
+    assert (sample.target_ids.tolist(), sample.fate) == ([8, 8, 8], Fate.CUT)
+
+
 def test_tokenizer_without_end_is_an_error() -> None:
     endless = tokenizer()
     endless.eos_token = None

@@ -66,6 +66,7 @@ def publish_folder(written: Path, final: Path) -> None:
         written: The finished folder, on the file system of `final`; gone afterwards.
         final: Where it shall be.
     """
+    (written / HASHES).unlink(missing_ok=True)  # of a run that was killed before the rename
     _write_hashes(written)
     _sync_tree(written)
     _move_into_place(written, final)

@@ -7,6 +7,7 @@ policy must not learn to stop there. Left out: chat templates, slow tokenizers.
 """
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -16,7 +17,7 @@ import numpy as np
 
 from c2s_rl.data.token_config import SftDataConfig, TooLong
 from c2s_rl.errors import DataError
-from c2s_rl.prompts.tasks import TASK_RULES
+from c2s_rl.prompts.tasks import TASK_RULES, AnswerKind
 from c2s_rl.types import IntArray, Task
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class SampleEncoder:
         can_cut = self._config.too_long is TooLong.CUT
         genes = [i for i in long if can_cut and is_made_of_genes(samples[i].task)]
         spaces = [max(0, self._limit - len(encoded[i].prompt_ids)) for i in genes]
-        parts = self._cut([samples[i].target for i in genes], spaces)
+        parts = self._cut([samples[i] for i in genes], spaces)
         cut = dict(zip(genes, parts, strict=True))
         for i in long:
             if i not in cut:
@@ -169,28 +170,28 @@ class SampleEncoder:
             else:
                 yield replace(encoded[i], target_ids=cut[i], fate=Fate.CUT)
 
-    def _cut(self, texts: Sequence[str], spaces: Sequence[int]) -> list[IntArray]:
+    def _cut(self, samples: Sequence[SampleText], spaces: Sequence[int]) -> list[IntArray]:
         """Tokenise the longest part of each answer that ends after a whole gene and fits.
 
         A part is tokenised for itself, as the policy would be given it; should that take more
-        tokens than within the whole text, words go one by one.
+        tokens than within the whole text, genes go one by one.
 
         Args:
-            texts: Answers.
-            spaces: Most tokens of each.
+            samples: Samples whose answers are made of genes.
+            spaces: Most tokens of each answer.
 
         Returns:
             Token ids; none where not even one gene fits.
         """
-        ends = [
-            encoding.offsets[space - 1][1] if space else 0
-            for encoding, space in zip(self._with_offsets(texts), spaces, strict=True)
+        encodings = self._with_offsets([sample.target for sample in samples])
+        parts = [
+            _ends_with_gene(sample.target[: encoding.offsets[space - 1][1] if space else 0], sample)
+            for sample, encoding, space in zip(samples, encodings, spaces, strict=True)
         ]
-        parts = [_whole_words(text, end) for text, end in zip(texts, ends, strict=True)]
         ids = self.token_ids(parts)
         while over := [i for i, space in enumerate(spaces) if len(ids[i]) > space]:
             for i in over:
-                parts[i] = parts[i].rstrip().rpartition(" ")[0].rstrip()
+                parts[i] = _ends_with_gene(parts[i][:-1], samples[i])
             for i, fewer in zip(over, self.token_ids([parts[i] for i in over]), strict=True):
                 ids[i] = fewer
         return ids
@@ -202,7 +203,7 @@ class SampleEncoder:
 
 def is_made_of_genes(task: Task) -> bool:
     """Whether the answer is one cell sentence or several, or a list of genes."""
-    return TASK_RULES[task].is_cell_sentence
+    return TASK_RULES[task].answer in (AnswerKind.CELL, AnswerKind.CELLS, AnswerKind.GENES)
 
 
 def fast_backend(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
@@ -224,13 +225,24 @@ def fast_backend(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
     return backend
 
 
-def _whole_words(text: str, end: int) -> str:
-    """Cut `text` at `end`, or before the word that `end` is inside of."""
-    part = text[:end]
-    if end < len(text) and not text[end].isspace():
-        while part and not part[-1].isspace():
-            part = part[:-1]
-    return part.rstrip()
+def _ends_with_gene(part: str, sample: SampleText) -> str:
+    """Shorten the first part of an answer until it ends with a whole gene.
+
+    Args:
+        part: The first characters of the sample's target.
+        sample: The sample.
+
+    Returns:
+        The part up to its last gene; '' if there is none.
+    """
+    rest = sample.target[len(part) :]
+    if rest and not rest[0].isspace():
+        part = re.sub(r"\S+$", "", part)  # the start of the word that goes on in `rest`
+    part = part.rstrip()
+    if TASK_RULES[sample.task].answer is AnswerKind.CELLS:
+        # What is left of a cell that has lost all its genes: 'Cell', or 'Cell 3:'.
+        part = re.sub(r"(^|\n)\s*\S+( \d+:)?$", "", part)
+    return part
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -97,12 +97,13 @@ def write_token_shards(
     tokenizer = _load_tokenizer(inputs.base_model)
     source = SampleSource(inputs.corpus, config, seed)
     made_from = _made_from(source, tokenizer, sizes)
+    work = output.with_name(f".{output.name}.work")
     if (output / MANIFEST).is_file():
         manifest = read_token_manifest(output)
         if manifest.made_from == made_from:
             log.info("%s is already there", output)
+            shutil.rmtree(work, ignore_errors=True)  # of a run killed when all was done
             return manifest
-    work = output.with_name(f".{output.name}.work")
     _claim(work, made_from)
     try:
         writer = _writer(source, tokenizer, work, sizes, on_progress or _ignore)

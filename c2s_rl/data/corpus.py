@@ -26,6 +26,7 @@ from c2s_rl.data.record_writer import PSEUDOBULK_TASKS, RecordWriter, population
 from c2s_rl.data.splits import check_leaks
 from c2s_rl.data.tiers import ConditionParts, name_tiers
 from c2s_rl.data.token_budget import TokenCosts
+from c2s_rl.data.wording import TemplateWording, Wording
 from c2s_rl.errors import ConfigError, DataError
 from c2s_rl.prompts.render import TemplateSet
 from c2s_rl.types import IntArray, PromptRecord, Split, Task
@@ -124,7 +125,7 @@ def iter_records(
     plan: CorpusPlan,
     source: CellSource,
     config: CorpusConfig,
-    templates: Mapping[Task, TemplateSet],
+    wording: Wording,
     costs: TokenCosts | None,
     tally: Tally,
 ) -> Iterator[PromptRecord]:
@@ -134,15 +135,14 @@ def iter_records(
         plan: What to write.
         source: Where genes are read from.
         config: As the plan was made with.
-        templates: Phrasings of every task of `config`.
+        wording: Writes the texts of every task of `config`.
         costs: Tokens of genes and texts; None without a token budget.
         tally: Counts, complete when the last record is taken.
     """
     writer = RecordWriter(
         config=config,
-        templates=templates,
+        wording=wording,
         vocabulary=source.vocabulary,
-        organism=source.organism,
         pseudobulks=_pseudobulks(plan, source, config),
         tiers=plan.tiers,
         costs=costs,
@@ -175,14 +175,15 @@ def build_corpus(
     templates: Mapping[Task, TemplateSet],
     costs: TokenCosts | None = None,
 ) -> Corpus:
-    """Make all prompts of a corpus, in memory.
+    """Make all prompts of a corpus, in memory, from templates of every task of `config`.
 
     Raises:
         MissingFileError: As `plan_corpus`.
         DataError: As `plan_corpus`, or if a task loses its prompts to the token budget.
     """
     plan, tally = plan_corpus(source, config), Tally()
-    records = tuple(iter_records(plan, source, config, templates, costs, tally))
+    wording = TemplateWording(templates, source.organism, config.seed)
+    records = tuple(iter_records(plan, source, config, wording, costs, tally))
     return Corpus(
         records=records,
         counts=count_conditions(plan, tally),

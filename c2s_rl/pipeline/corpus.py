@@ -14,12 +14,13 @@ from c2s_rl.checkpoint import MANIFEST, atomic_folder, require_replaceable, sha2
 from c2s_rl.config import expand_variables
 from c2s_rl.data.cell_source import CellSource, ShardSource
 from c2s_rl.data.corpus import Tally, all_dropped, count_conditions, iter_records, plan_corpus
-from c2s_rl.data.corpus_config import CorpusConfig, PromptLimits, TargetForm
+from c2s_rl.data.corpus_config import CorpusConfig, PromptLimits, PromptStyle, TargetForm
 from c2s_rl.data.gene_set_drafts import gene_set_files
 from c2s_rl.data.prompt_set import PromptManifest, write_manifest, write_shards
 from c2s_rl.data.qa_file import questions_file
 from c2s_rl.data.splits import SplitConfig
 from c2s_rl.data.token_budget import TokenCosts, estimated_costs
+from c2s_rl.data.wording import TemplateWording, Wording, c2s_wording
 from c2s_rl.errors import DataError, MissingFileError
 from c2s_rl.prompts.render import load_all_templates
 from c2s_rl.types import Split
@@ -47,12 +48,12 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
         StageError: If `output` holds something that no stage wrote.
     """
     require_replaceable(output)
-    templates = load_all_templates(config.tasks, config.templates)
     source = ShardSource(cells, config.obs_columns)
+    wording = make_wording(config, source.organism)
     costs = _token_costs(config, source)
     plan, tally = plan_corpus(source, config), Tally()
     with atomic_folder(output) as folder:
-        write_shards(folder, iter_records(plan, source, config, templates, costs, tally))
+        write_shards(folder, iter_records(plan, source, config, wording, costs, tally))
         manifest = PromptManifest(
             organism=source.organism,
             num_genes=config.num_genes,
@@ -64,7 +65,7 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
             cells_manifest_sha256=sha256_of(cells / MANIFEST),
             sources_sha256={path.name: sha256_of(path) for path in _source_files(config)},
             config=config.model_dump(mode="json"),
-            phrasings={task: templates[task].prompts for task in config.tasks},
+            phrasings=wording.phrasings,
             symbols=source.vocabulary.symbols,
             original=source.vocabulary.original,
         )
@@ -76,6 +77,19 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
         len({count.condition for count in manifest.counts}),
     )
     return manifest
+
+
+def make_wording(config: CorpusConfig, organism: str) -> Wording:
+    """Load the phrasings of every task, in the style that the config asks for.
+
+    Raises:
+        MissingFileError: If there is no template file as named, or no cell2sentence package.
+        ConfigError: If a template breaks a rule, or the package lacks a task.
+    """
+    if config.style is PromptStyle.CELL2SENTENCE:
+        return c2s_wording(config.tasks, organism=organism, seed=config.seed)
+    templates = load_all_templates(config.tasks, config.templates)
+    return TemplateWording(templates, organism, config.seed)
 
 
 def _token_costs(config: CorpusConfig, source: CellSource) -> TokenCosts | None:

@@ -25,7 +25,7 @@ from c2s_rl.data.pseudobulk import MeanProfiles, rank_means
 from c2s_rl.data.record_writer import PSEUDOBULK_TASKS, RecordWriter, population
 from c2s_rl.data.splits import check_leaks
 from c2s_rl.data.tiers import ConditionParts, name_tiers
-from c2s_rl.data.token_budget import TokenCosts
+from c2s_rl.data.token_budget import TokenCounter, token_costs
 from c2s_rl.data.wording import TemplateWording, Wording
 from c2s_rl.errors import ConfigError, DataError
 from c2s_rl.prompts.render import TemplateSet
@@ -126,7 +126,7 @@ def iter_records(
     source: CellSource,
     config: CorpusConfig,
     wording: Wording,
-    costs: TokenCosts | None,
+    counter: TokenCounter | None,
     tally: Tally,
 ) -> Iterator[PromptRecord]:
     """Write the prompts of a plan, in its order, and count them.
@@ -136,16 +136,17 @@ def iter_records(
         source: Where genes are read from.
         config: As the plan was made with.
         wording: Writes the texts of every task of `config`.
-        costs: Tokens of genes and texts; None without a token budget.
+        counter: Counts tokens; needed for a token budget that names a tokenizer.
         tally: Counts, complete when the last record is taken.
     """
+    budget = config.token_budget
     writer = RecordWriter(
         config=config,
         wording=wording,
         vocabulary=source.vocabulary,
         pseudobulks=_pseudobulks(plan, source, config),
         tiers=plan.tiers,
-        costs=costs,
+        costs=None if budget is None else token_costs(budget, source.vocabulary, counter),
     )
     num_done = 0
     for block in _blocks(plan.drafts):
@@ -173,7 +174,7 @@ def build_corpus(
     source: CellSource,
     config: CorpusConfig,
     templates: Mapping[Task, TemplateSet],
-    costs: TokenCosts | None = None,
+    counter: TokenCounter | None = None,
 ) -> Corpus:
     """Make all prompts of a corpus, in memory, from templates of every task of `config`.
 
@@ -183,7 +184,7 @@ def build_corpus(
     """
     plan, tally = plan_corpus(source, config), Tally()
     wording = TemplateWording(templates, source.organism, config.seed)
-    records = tuple(iter_records(plan, source, config, wording, costs, tally))
+    records = tuple(iter_records(plan, source, config, wording, counter, tally))
     return Corpus(
         records=records,
         counts=count_conditions(plan, tally),

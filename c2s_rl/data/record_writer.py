@@ -122,7 +122,7 @@ class RecordWriter:
 
     def _fit(self, draft: Draft, genes: Genes) -> SampleSize | None:
         budget, costs = self.config.token_budget, self.costs
-        if budget is None or costs is None:
+        if budget is None or costs is None:  # both or neither
             return SampleSize(draft.num_cells, self.config.num_genes)
         shown = [[genes[cell.row]] for cell in draft.shown]
         asked = [[one] for one in self._answer_genes(draft, genes, self.config.target)]

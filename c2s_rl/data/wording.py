@@ -1,8 +1,8 @@
 """Drafts and their sentences in, the two texts of a prompt out, in either of two styles.
 
 The styles are this project's templates and, for models that were trained with it, the words of the
-cell2sentence package. Both draw the phrasing by (seed, prompt id). Left out: which cells are in a prompt and how long
-their sentences are (`record_writer.py`).
+cell2sentence package. Both draw the phrasing by (seed, prompt id). Left out: which cells are in a
+prompt and how long their sentences are (`record_writer.py`).
 """
 
 from collections.abc import Mapping, Sequence

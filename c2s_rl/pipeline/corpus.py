@@ -6,20 +6,19 @@ Left out: making cells (stage `convert`) and tokenising (stages `base-model`, `s
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from c2s_rl.checkpoint import MANIFEST, atomic_folder, require_replaceable, sha256_of
 from c2s_rl.config import expand_variables
-from c2s_rl.data.cell_source import CellSource, ShardSource
+from c2s_rl.data.cell_source import ShardSource
 from c2s_rl.data.corpus import Tally, all_dropped, count_conditions, iter_records, plan_corpus
 from c2s_rl.data.corpus_config import CorpusConfig, PromptLimits, PromptStyle, TargetForm
 from c2s_rl.data.gene_set_drafts import gene_set_files
 from c2s_rl.data.prompt_set import PromptManifest, write_manifest, write_shards
 from c2s_rl.data.qa_file import questions_file
 from c2s_rl.data.splits import SplitConfig
-from c2s_rl.data.token_budget import TokenCosts, estimated_costs
+from c2s_rl.data.token_budget import TokenCounter
 from c2s_rl.data.wording import TemplateWording, Wording, c2s_wording
 from c2s_rl.errors import DataError, MissingFileError
 from c2s_rl.prompts.render import load_all_templates
@@ -50,10 +49,10 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
     require_replaceable(output)
     source = ShardSource(cells, config.obs_columns)
     wording = make_wording(config, source.organism)
-    costs = _token_costs(config, source)
+    counter = token_counter(config)
     plan, tally = plan_corpus(source, config), Tally()
     with atomic_folder(output) as folder:
-        write_shards(folder, iter_records(plan, source, config, wording, costs, tally))
+        write_shards(folder, iter_records(plan, source, config, wording, counter, tally))
         manifest = PromptManifest(
             organism=source.organism,
             num_genes=config.num_genes,
@@ -92,13 +91,16 @@ def make_wording(config: CorpusConfig, organism: str) -> Wording:
     return TemplateWording(templates, organism, config.seed)
 
 
-def _token_costs(config: CorpusConfig, source: CellSource) -> TokenCosts | None:
-    """Count the tokens of every gene, with the tokenizer or the mean that the budget names."""
+def token_counter(config: CorpusConfig) -> TokenCounter | None:
+    """Load the tokenizer that the token budget names, to count with; None where it names none.
+
+    Raises:
+        MissingFileError: If there is no such folder.
+        DataError: If it holds no tokenizer.
+    """
     budget = config.token_budget
-    if budget is None:
+    if budget is None or budget.tokenizer is None:
         return None
-    if budget.tokens_per_gene is not None or budget.tokenizer is None:
-        return estimated_costs(budget.tokens_per_gene or 1.0, len(source.vocabulary))
     from transformers import AutoTokenizer  # heavy: only where token counts are asked for
 
     folder = Path(expand_variables(str(budget.tokenizer)))
@@ -110,12 +112,11 @@ def _token_costs(config: CorpusConfig, source: CellSource) -> TokenCosts | None:
         reason = " ".join(str(error).split())
         raise DataError(f"a tokenizer folder must load, got {reason} in {folder}") from error
 
-    def count(texts: list[str]) -> list[int]:
-        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    def count(texts: Sequence[str]) -> list[int]:
+        ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return [len(one) for one in ids]
 
-    words = [f" {symbol}" for symbol in source.vocabulary.symbols]
-    return TokenCosts(np.array(count(words), dtype=np.float64), lambda text: count([text])[0])
+    return count
 
 
 def _source_files(config: CorpusConfig) -> list[Path]:

@@ -21,11 +21,11 @@ from c2s_rl.data.cell_table import CellTable
 from c2s_rl.data.corpus_config import CorpusConfig, TargetForm
 from c2s_rl.data.drafts import Draft, Placed, draft_prompts, limit_drafts
 from c2s_rl.data.labels import LabelledCell, label_cells
+from c2s_rl.data.leaks import check_leaks
 from c2s_rl.data.prompt_set import ConditionCount
 from c2s_rl.data.pseudobulk import rank_pseudobulks
 from c2s_rl.data.qa_drafts import QaDraft, draft_questions
 from c2s_rl.data.qa_file import read_questions
-from c2s_rl.data.splits import check_leaks
 from c2s_rl.data.tiers import ConditionParts, name_tiers
 from c2s_rl.errors import DataError
 from c2s_rl.prompts.render import TemplateSet, render_target
@@ -89,7 +89,7 @@ def build_corpus(
             side that it should have, or something crosses the held-out line.
     """
     labelled = label_cells(source.table, config)
-    dropped = Counter({"no_label": len(source.table.cell_ids) - len(labelled.cells)})
+    dropped = Counter(labelled.dropped)
     drafts: list[Draft | QaDraft] = []
     for task in config.tasks:
         made, left_out = _draft_task(labelled.cells, task, config)
@@ -100,11 +100,7 @@ def build_corpus(
     tiers = _tiers(kept, labelled.tier_names)
     writer = _Writer(source, config, templates, labelled.cells, tiers)
     records = tuple(writer.write(draft) for draft in kept)
-    check_leaks(
-        records,
-        held_out_cells=labelled.held_out_cells,
-        held_out_conditions=labelled.held_out_conditions,
-    )
+    check_leaks(records, labelled.held_out)
     for reason, num in sorted(dropped.items()):
         if num:
             log.info("left out of the corpus: %d %s", num, reason)
@@ -239,8 +235,7 @@ def _require_sides(drafts: Sequence[Placed], config: CorpusConfig) -> None:
     for task in config.tasks:
         is_qa = config.qa is not None and task is Task.QUESTION_ANSWERING
         rules = config.qa.split if config.qa is not None and is_qa else config.split
-        has_test = bool(rules.holdout or rules.tiers) or rules.test_fraction > 0
-        for side in (Split.TRAIN, Split.TEST) if has_test else (Split.TRAIN,):
+        for side in (Split.TRAIN, Split.TEST) if rules.has_rules else (Split.TRAIN,):
             if (task, side) not in present:
                 hint = "; test questions are shown cells of the test side" if is_qa else ""
                 raise DataError(

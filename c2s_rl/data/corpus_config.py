@@ -11,7 +11,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from c2s_rl.config import FrozenConfig
-from c2s_rl.data.splits import SplitConfig
+from c2s_rl.data.split_config import LabelColumns, SplitConfig, check_rules
 from c2s_rl.types import Task
 
 
@@ -46,6 +46,22 @@ class QaConfig(FrozenConfig):
         description="Which questions are held out, by columns of the file (study, question, ...); "
         "without a rule those with named cells follow their cells, and the others train.",
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        rules = self.split
+        cell_rules = {
+            "tiers": bool(rules.tiers),
+            "per_perturbation": rules.per_perturbation is not None,
+            "spatial_blocks": rules.spatial_blocks is not None,
+            "control_fraction": rules.control_fraction is not None,
+        }
+        for name, is_given in cell_rules.items():
+            if is_given:
+                raise ValueError(
+                    f"questions must be divided by holdout or test_fraction, got qa.split.{name}"
+                )
+        return self
 
 
 class CorpusConfig(FrozenConfig):
@@ -88,16 +104,20 @@ class CorpusConfig(FrozenConfig):
     @property
     def obs_columns(self) -> tuple[str, ...]:
         """All obs columns that the corpus reads, each once."""
-        tiers = (column for tier in self.split.tiers for column in tier.where)
-        split = (*self.split.holdout, *tiers, self.split.group_column)
-        named = (*self.label_columns, self.donor_column, *split)
+        named = (*self.label_columns, self.donor_column, *self.split.columns)
         return tuple(dict.fromkeys(c for c in named if c is not None))
 
     @property
+    def labels(self) -> LabelColumns:
+        """What makes a condition: cell type, perturbation and exposure."""
+        return LabelColumns(
+            self.cell_type_column, self.condition_column, self.exposure_column, self.control
+        )
+
+    @property
     def label_columns(self) -> tuple[str, ...]:
-        """Columns that make a condition: cell type, perturbation and exposure."""
-        named = (self.cell_type_column, self.condition_column, self.exposure_column)
-        return tuple(column for column in named if column is not None)
+        """Columns that make a condition."""
+        return self.labels.names
 
     @model_validator(mode="after")
     def _check_tasks(self) -> Self:
@@ -136,33 +156,6 @@ class CorpusConfig(FrozenConfig):
         return self
 
     @model_validator(mode="after")
-    def _check_tiers(self) -> Self:
-        for tier in self.split.tiers:
-            other = [column for column in tier.where if column not in self.label_columns]
-            if other:
-                raise ValueError(
-                    f"a tier must be made of {', '.join(self.label_columns)}, got {other[0]!r}; "
-                    "use split.holdout for donors and other columns"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _check_holdout(self) -> Self:
-        column = self.condition_column
-        rules = (self.split.holdout, *(tier.where for tier in self.split.tiers))
-        held_out = [value for rule in rules for value in rule.get(column or "", ())]
-        if not held_out:
-            return self
-        if self.control in held_out:
-            raise ValueError(
-                f"held-out values of {self.condition_column} must be perturbations, "
-                f"got the control {self.control!r}"
-            )
-        if not self.split.test_fraction:
-            # A held-out perturbation has no control cells of its own, and those of the training
-            # side must not be shown in test prompts.
-            raise ValueError(
-                f"holding out values of {self.condition_column} needs test_fraction > 0, so that "
-                "the test side has control cells, got 0"
-            )
+    def _check_split(self) -> Self:
+        check_rules(self.split, self.labels)
         return self

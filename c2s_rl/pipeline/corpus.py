@@ -14,7 +14,7 @@ from c2s_rl.data.corpus import CellSource, build_corpus
 from c2s_rl.data.corpus_config import CorpusConfig, PromptLimits, TargetForm
 from c2s_rl.data.prompt_set import PromptManifest, write_prompts
 from c2s_rl.data.qa_file import questions_file
-from c2s_rl.data.splits import SplitConfig
+from c2s_rl.data.split_config import SplitConfig
 from c2s_rl.prompts.render import load_all_templates
 from c2s_rl.types import Split
 

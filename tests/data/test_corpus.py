@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from c2s_rl.data.corpus import CellSource, Corpus, build_corpus
 from c2s_rl.data.corpus_config import CorpusConfig
 from c2s_rl.data.pseudobulk import mean_expression
-from c2s_rl.data.splits import SplitConfig
+from c2s_rl.data.split_config import SplitConfig
 from c2s_rl.errors import DataError
 from c2s_rl.prompts.render import load_all_templates
 from c2s_rl.types import PromptRecord, Split, Task
@@ -326,6 +326,7 @@ def test_cells_without_control_or_label_are_left_out_and_counted(
         corpus = build(source_of(cells), changed(PERTURBATION, pairs_per_cell=3))
     assert [r.target_id for r in corpus.records] == ["s1"]
     assert corpus.dropped == {
+        "in_buffer": 0,
         "no_control": 2,
         "no_label": 2,
         "over_limit": 0,

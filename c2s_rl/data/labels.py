@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from c2s_rl.cells.rank import IndexArray
-from c2s_rl.data.cell_table import CellTable, TextArray
+from c2s_rl.data.cell_source import CellLabels
+from c2s_rl.data.cell_table import TextArray
 from c2s_rl.data.corpus_config import CorpusConfig
 from c2s_rl.data.leaks import HeldOut
 from c2s_rl.data.splits import CellSplit, require_value, split_cells
@@ -21,7 +22,7 @@ from c2s_rl.errors import DataError
 from c2s_rl.types import Split
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabelledCell:
     """What drafting needs to know of one cell."""
 
@@ -41,6 +42,8 @@ class LabelledCell:
     """Untreated; True for all cells without a condition column."""
     exposure: str = ""
     """Value of the exposure column; '' without one, and for controls."""
+    match: tuple[str, ...] = ()
+    """Values of the columns of control_match, which its control shares."""
 
     @property
     def condition(self) -> str:
@@ -77,14 +80,14 @@ class LabelledCells:
     """Cells left out: 'no_label', 'in_buffer' (of a tested spatial block)."""
 
 
-def label_cells(table: CellTable, config: CorpusConfig) -> LabelledCells:
+def label_cells(table: CellLabels, config: CorpusConfig) -> LabelledCells:
     """Read the labels of all cells and draw the held-out line through them.
 
     Cells that lack a label (type, condition, donor, split group; exposure, unless they are
     controls) are left out.
 
     Args:
-        table: Cells with the obs columns that `config` names.
+        table: Ids and the obs columns that `config` names.
         config: Columns, control value and split rules.
 
     Raises:
@@ -108,11 +111,11 @@ def label_cells(table: CellTable, config: CorpusConfig) -> LabelledCells:
         cells=tuple(cells[i] for i in kept),
         held_out=_held_out(cells, split),
         tier_names=tier_names,
-        dropped=Counter(no_label=len(table) - len(rows), in_buffer=len(rows) - len(kept)),
+        dropped=Counter(no_label=len(table.cell_ids) - len(rows), in_buffer=len(rows) - len(kept)),
     )
 
 
-def _labelled_rows(table: CellTable, config: CorpusConfig) -> IndexArray:
+def _labelled_rows(table: CellLabels, config: CorpusConfig) -> IndexArray:
     """Return the rows of the cells that have every label."""
     lines = config.split.per_perturbation
     named = (config.cell_type_column, config.condition_column, config.donor_column)
@@ -146,23 +149,33 @@ def _label(
     config: CorpusConfig,
     split: CellSplit,
 ) -> tuple[LabelledCell, ...]:
-    blank = np.full(len(rows), "")
-    perturbations = obs.get(config.condition_column or "", blank)
-    exposures = obs.get(config.exposure_column or "", blank)
-    donors = obs.get(config.donor_column or "", blank)
-    is_control_C = [
-        config.control is None or str(value) == config.control for value in perturbations
-    ]
+    named = (*config.label_columns, config.donor_column, *config.control_match)
+    labels = {column: _shared(obs[column]) for column in named if column is not None}
+    blank = [""] * len(rows)
+    perturbations = labels.get(config.condition_column or "", blank)
+    exposures = labels.get(config.exposure_column or "", blank)
+    donors = labels.get(config.donor_column or "", blank)
+    cell_types = labels[config.cell_type_column]
+    matched = [labels[column] for column in config.control_match]
+    is_control_C = [config.control is None or value == config.control for value in perturbations]
     return tuple(
         LabelledCell(
             row=row,
             cell_id=ids[i],
-            cell_type=str(obs[config.cell_type_column][i]),
-            perturbation=str(perturbations[i]),
-            donor=str(donors[i]),
+            cell_type=cell_types[i],
+            perturbation=perturbations[i],
+            donor=donors[i],
             split=Split.TEST if split.is_test_C[i] else Split.TRAIN,
             is_control=is_control_C[i],
-            exposure="" if is_control_C[i] else str(exposures[i]),
+            exposure="" if is_control_C[i] else exposures[i],
+            match=tuple(column[i] for column in matched),
         )
         for i, row in enumerate(rows)
     )
+
+
+def _shared(column_C: TextArray) -> list[str]:
+    """List the labels with one string object for all cells of a label: memory, not looks."""
+    names, inverse_C = np.unique(column_C, return_inverse=True)
+    known: list[str] = names.tolist()
+    return [known[i] for i in inverse_C.tolist()]

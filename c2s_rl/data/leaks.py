@@ -8,10 +8,39 @@ the line is drawn (`splits.py`) and leaks of texts (`qa_drafts.py`, `interaction
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from c2s_rl.cells.vocabulary import shown
 from c2s_rl.errors import DataError
-from c2s_rl.types import PromptRecord, Split
+from c2s_rl.types import Split
+
+
+class HasCells(Protocol):
+    """What the check needs to know of a prompt: a record or its draft."""
+
+    @property
+    def split(self) -> Split:
+        """Its side."""
+
+    @property
+    def condition(self) -> str:
+        """Population that the answer belongs to."""
+
+    @property
+    def context_id(self) -> str:
+        """The first cell shown, or ''."""
+
+    @property
+    def target_id(self) -> str:
+        """The first cell of the answer, or ''."""
+
+    @property
+    def context_ids(self) -> tuple[str, ...]:
+        """All cells shown."""
+
+    @property
+    def target_ids(self) -> tuple[str, ...]:
+        """All cells of the answer."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +64,10 @@ class LeakCheck:
         self._targets: dict[Split, set[str]] = {split: set() for split in Split}
         self._train_conditions: set[str] = set()
 
-    def add(self, record: PromptRecord) -> None:
+    def add(self, record: HasCells) -> None:
         """Take in one prompt."""
-        self._contexts[record.split].add(record.context_id)
-        self._targets[record.split].add(record.target_id)
+        self._contexts[record.split].update((record.context_id, *record.context_ids))
+        self._targets[record.split].update((record.target_id, *record.target_ids))
         if record.split is Split.TRAIN:
             self._train_conditions.add(record.condition)
 
@@ -67,11 +96,11 @@ class LeakCheck:
         _refuse("a group of cells", groups[train] & groups[test])
 
 
-def check_leaks(records: Iterable[PromptRecord], held_out: HeldOut | None = None) -> None:
+def check_leaks(records: Iterable[HasCells], held_out: HeldOut | None = None) -> None:
     """Prove that training and test prompts share neither cells, groups nor held-out conditions.
 
     Args:
-        records: Prompts of both sides.
+        records: Prompts of both sides, or their drafts.
         held_out: What the rules of the split keep from training; None checks the cells alone.
 
     Raises:

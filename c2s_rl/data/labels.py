@@ -8,6 +8,7 @@ Shape suffix: C cells.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -51,9 +52,7 @@ class LabelledCell:
 
         A cell type alone where there are no perturbations.
         """
-        return " | ".join(
-            part for part in (self.cell_type, self.perturbation, self.exposure) if part
-        )
+        return self.parts.name
 
     @property
     def treatment(self) -> str:
@@ -63,7 +62,14 @@ class LabelledCell:
     @property
     def parts(self) -> ConditionParts:
         """Its condition, taken apart."""
-        return ConditionParts(self.cell_type, self.perturbation, self.exposure, self.condition)
+        return _condition_parts(self.cell_type, self.perturbation, self.exposure)
+
+
+@cache
+def _condition_parts(cell_type: str, perturbation: str, exposure: str) -> ConditionParts:
+    """Make the parts once for all cells of a condition: there are few of those, and many cells."""
+    name = " | ".join(part for part in (cell_type, perturbation, exposure) if part)
+    return ConditionParts(cell_type, perturbation, exposure, name)
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ TASK_RULES: Mapping[Task, TaskRule] = MappingProxyType(
             "cell_sentences", "num_cells", answer=AnswerKind.TEXT, scope=_SAMPLE
         ),
         Task.GENE_SET_ENUMERATION: _rule("gene_set", "", answer=AnswerKind.GENES, scope=_GENE_SET),
-        Task.GENE_SET_NAMING: _rule("genes", "", answer=AnswerKind.TEXT, scope=_GENE_SET),
+        Task.GENE_SET_NAMING: _rule("genes", "", answer=AnswerKind.LABEL, scope=_GENE_SET),
         Task.PERTURBATION_RESPONSE: _rule(
             "cell_sentence perturbation", "cell_type", answer=AnswerKind.CELL, scope=_CELL
         ),

@@ -21,6 +21,7 @@ from c2s_rl.data.corpus_sections import (
     TaskSections,
     TokenBudget,
 )
+from c2s_rl.data.downstream_sections import check_spatial
 from c2s_rl.data.split_config import SplitConfig, check_rules
 from c2s_rl.types import PRETRAINING_TASKS, Task
 
@@ -141,4 +142,6 @@ class CorpusConfig(CellColumns, TaskSections):
     @model_validator(mode="after")
     def _check_split(self) -> Self:
         check_rules(self.split, self.labels)
+        if self.spatial is not None:
+            check_spatial(self.spatial, self.tasks, self.split)
         return self

@@ -100,6 +100,7 @@ def _nearest(positions_C: PositionArray, slides: Mapping[str, IndexArray]) -> fl
     shortest = np.inf
     for rows in slides.values():
         if len(rows) > 1:
-            distances, _ = cKDTree(positions_C[rows]).query(positions_C[rows], k=2)
-            shortest = min(shortest, float(distances[:, 1].min()))
+            # The nearest of all is the cell itself; the list asks for the second only.
+            distances, _ = cKDTree(positions_C[rows]).query(positions_C[rows], k=[2])
+            shortest = min(shortest, float(np.min(distances)))
     return shortest

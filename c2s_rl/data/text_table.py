@@ -85,13 +85,14 @@ def read_pairs(file: Path, columns: TextColumns) -> Iterator[tuple[int, tuple[st
 
 def _delimited(file: Path, columns: TextColumns) -> Iterator[tuple[int, tuple[str, str]]]:
     delimiter = DELIMITERS[file.suffix]
-    # Quotes mean something in CSV only; a text of a TSV may open with one.
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
     header = [columns.name, columns.text]
     try:
         with file.open(encoding="utf-8", newline="") as stream:
-            reader = csv.reader(stream, delimiter=delimiter, quoting=quoting, strict=True)
-            for number, row in enumerate(reader, start=1):
+            if delimiter == ",":
+                rows: Iterator[list[str]] = csv.reader(stream, strict=True)
+            else:  # a quote means nothing there: a text may open with one
+                rows = (line.rstrip("\r\n").split(delimiter) for line in stream)
+            for number, row in enumerate(rows, start=1):
                 if not any(value.strip() for value in row):
                     continue
                 if len(row) != 2:

@@ -113,4 +113,7 @@ def _source_files(config: CorpusConfig) -> list[Path]:
         files.append(Path(expand_variables(str(config.multi_cell.abstracts))))
     if config.gene_sets is not None:
         files += gene_set_files(config.gene_sets)
+    for section in (config.gene_interactions, config.captions, config.interpretations):
+        if section is not None:
+            files.append(Path(expand_variables(str(section.path))))
     return files

@@ -20,10 +20,10 @@ from c2s_rl.data.corpus_config import CorpusConfig, TargetForm
 from c2s_rl.data.drafters import DRAFTERS
 from c2s_rl.data.drafts import Draft, Material, limit_drafts
 from c2s_rl.data.labels import LabelledCell, label_cells
+from c2s_rl.data.leaks import check_leaks
 from c2s_rl.data.prompt_set import ConditionCount
 from c2s_rl.data.pseudobulk import MeanProfiles, rank_means
 from c2s_rl.data.record_writer import PSEUDOBULK_TASKS, RecordWriter, population
-from c2s_rl.data.splits import check_leaks
 from c2s_rl.data.tiers import ConditionParts, name_tiers
 from c2s_rl.data.token_budget import TokenCounter, token_costs
 from c2s_rl.data.wording import TemplateWording, Wording
@@ -96,9 +96,7 @@ def plan_corpus(source: CellSource, config: CorpusConfig) -> CorpusPlan:
     labels = source.labels
     labelled = label_cells(labels, config)
     cells = tuple(sorted(labelled.cells, key=lambda cell: cell.cell_id))
-    dropped: dict[Task | None, Counter[str]] = {
-        None: Counter({"no_label": len(labels.cell_ids) - len(cells)})
-    }
+    dropped: dict[Task | None, Counter[str]] = {None: Counter(labelled.dropped)}
     material = Material(cells, labels.obs, source.vocabulary)
     drafts: list[Draft] = []
     for task in config.tasks:
@@ -113,11 +111,7 @@ def plan_corpus(source: CellSource, config: CorpusConfig) -> CorpusPlan:
     kept, num_over_limit = limit_drafts(drafts, config.limits, seed=config.seed)
     dropped[None]["over_limit"] += num_over_limit
     require_sides(((d.task, d.split) for d in kept), config, dropped)
-    check_leaks(
-        kept,
-        held_out_cells=labelled.held_out_cells,
-        held_out_conditions=labelled.held_out_conditions,
-    )
+    check_leaks(kept, labelled.held_out)
     return CorpusPlan(tuple(kept), cells, _tiers(kept, labelled.tier_names), dropped)
 
 

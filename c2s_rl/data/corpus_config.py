@@ -21,7 +21,8 @@ from c2s_rl.data.corpus_sections import (
     TaskSections,
     TokenBudget,
 )
-from c2s_rl.data.splits import SplitConfig
+from c2s_rl.data.downstream_sections import check_spatial
+from c2s_rl.data.split_config import SplitConfig, check_rules
 from c2s_rl.types import PRETRAINING_TASKS, Task
 
 __all__ = ["CorpusConfig", "PromptLimits", "PromptStyle", "QaConfig", "TargetForm"]
@@ -95,10 +96,8 @@ class CorpusConfig(CellColumns, TaskSections):
     @property
     def obs_columns(self) -> tuple[str, ...]:
         """All obs columns that the corpus reads, each once."""
-        tiers = (column for tier in self.split.tiers for column in tier.where)
-        split = (*self.split.holdout, *tiers, self.split.group_column)
         cells = (*self.label_columns, self.donor_column, *self.control_match)
-        named = (*cells, *self.section_columns, *split)
+        named = (*cells, *self.section_columns, *self.split.columns)
         return tuple(dict.fromkeys(c for c in named if c is not None))
 
     @field_validator("tasks", mode="before")
@@ -158,33 +157,8 @@ class CorpusConfig(CellColumns, TaskSections):
         return self
 
     @model_validator(mode="after")
-    def _check_tiers(self) -> Self:
-        for tier in self.split.tiers:
-            other = [column for column in tier.where if column not in self.label_columns]
-            if other:
-                raise ValueError(
-                    f"a tier must be made of {', '.join(self.label_columns)}, got {other[0]!r}; "
-                    "use split.holdout for donors and other columns"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _check_holdout(self) -> Self:
-        column = self.condition_column
-        rules = (self.split.holdout, *(tier.where for tier in self.split.tiers))
-        held_out = [value for rule in rules for value in rule.get(column or "", ())]
-        if not held_out:
-            return self
-        if self.control in held_out:
-            raise ValueError(
-                f"held-out values of {self.condition_column} must be perturbations, "
-                f"got the control {self.control!r}"
-            )
-        if not self.split.test_fraction:
-            # A held-out perturbation has no control cells of its own, and those of the training
-            # side must not be shown in test prompts.
-            raise ValueError(
-                f"holding out values of {self.condition_column} needs test_fraction > 0, so that "
-                "the test side has control cells, got 0"
-            )
+    def _check_split(self) -> Self:
+        check_rules(self.split, self.labels)
+        if self.spatial is not None:
+            check_spatial(self.spatial, self.tasks, self.split)
         return self

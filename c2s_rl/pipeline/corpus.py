@@ -17,7 +17,7 @@ from c2s_rl.data.corpus_config import CorpusConfig, PromptLimits, PromptStyle, T
 from c2s_rl.data.gene_set_drafts import gene_set_files
 from c2s_rl.data.prompt_set import PromptManifest, write_manifest, write_shards
 from c2s_rl.data.qa_file import questions_file
-from c2s_rl.data.splits import SplitConfig
+from c2s_rl.data.split_config import SplitConfig
 from c2s_rl.data.token_budget import TokenCounter
 from c2s_rl.data.wording import TemplateWording, Wording, c2s_wording
 from c2s_rl.errors import DataError, MissingFileError
@@ -62,7 +62,7 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
             num_shortened={task: num for task, num in sorted(tally.num_shortened.items()) if num},
             num_short_targets=tally.num_short_targets,
             cells_manifest_sha256=sha256_of(cells / MANIFEST),
-            sources_sha256={path.name: sha256_of(path) for path in _source_files(config)},
+            sources_sha256=_hashes(_source_files(config)),
             config=config.model_dump(mode="json"),
             phrasings=wording.phrasings,
             symbols=source.vocabulary.symbols,
@@ -128,4 +128,16 @@ def _source_files(config: CorpusConfig) -> list[Path]:
         files.append(Path(expand_variables(str(config.multi_cell.abstracts))))
     if config.gene_sets is not None:
         files += gene_set_files(config.gene_sets)
+    for section in (config.gene_interactions, config.captions, config.interpretations):
+        if section is not None:
+            files.append(Path(expand_variables(str(section.path))))
     return files
+
+
+def _hashes(files: Sequence[Path]) -> dict[str, str]:
+    """Hash files by name; namesakes of other folders are told apart by a number."""
+    hashes: dict[str, str] = {}
+    for file in files:
+        same = sum(name.split(" (")[0] == file.name for name in hashes)
+        hashes[f"{file.name} ({same + 1})" if same else file.name] = sha256_of(file)
+    return hashes

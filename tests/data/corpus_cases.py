@@ -7,7 +7,7 @@ import numpy as np
 from c2s_rl.data.cell_source import TableSource
 from c2s_rl.data.corpus import Corpus, build_corpus
 from c2s_rl.data.corpus_config import CorpusConfig
-from c2s_rl.data.splits import SplitConfig
+from c2s_rl.data.split_config import SplitConfig
 from c2s_rl.prompts.render import load_all_templates
 from c2s_rl.types import PromptRecord, Task
 

@@ -303,6 +303,7 @@ def test_cells_without_control_or_label_are_left_out_and_counted(
         corpus = build(source_of(cells), changed(PERTURBATION, pairs_per_cell=3))
     assert [r.target_id for r in corpus.records] == ["s1"]
     assert corpus.dropped == {
+        "in_buffer": 0,
         "no_control": 2,
         "no_label": 2,
         "over_limit": 0,

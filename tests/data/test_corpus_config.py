@@ -48,7 +48,31 @@ COLUMNS = {"condition_column": "condition", "control": "control"}
             {"split": {"tiers": [{"where": {"donor": ["d1"]}}]}},
             "a tier must be made of cell_type, got 'donor'; use split.holdout for donors",
         ),
-        ({"split": {"tiers": [{"where": {}}]}}, "at least 1 item"),
+        (
+            {"split": {"per_perturbation": {}}},
+            "split.per_perturbation needs condition_column and control, got None",
+        ),
+        (
+            {"split": {"control_fraction": 0.5}},
+            "split.control_fraction needs condition_column and control, got None",
+        ),
+        (
+            {**COLUMNS, "split": {"per_perturbation": {}}},
+            "needs test_fraction > 0 or a control_fraction, so that the test side has control",
+        ),
+        (
+            {**COLUMNS, "split": {"per_perturbation": {"column": "condition"}}},
+            "per_perturbation must divide each perturbation by another column, got 'condition'",
+        ),
+        (
+            {"split": {"tiers": [{"draw": {"kind": "combination"}}]}},
+            "a drawn tier needs condition_column and control, got None",
+        ),
+        (
+            {**COLUMNS, "split": {"tiers": [{"draw": {"kind": "exposure"}}], "test_fraction": 0.5}},
+            "a tier drawn exposure needs exposure_column, got None",
+        ),
+        ({"split": {"tiers": [{"where": {}}]}}, "exactly one of where and draw, got neither"),
         (
             {"split": {"tiers": [{"where": {"cell_type": []}}]}},
             "a column of a tier must name values, got none for 'cell_type'",

@@ -11,7 +11,7 @@ from c2s_rl.data import corpus as corpus_module
 from c2s_rl.data.corpus_config import CorpusConfig
 from c2s_rl.data.drafts import Draft
 from c2s_rl.data.labels import label_cells
-from c2s_rl.data.splits import check_leaks
+from c2s_rl.data.leaks import check_leaks
 from c2s_rl.errors import ConfigError, DataError
 from c2s_rl.types import Split, Task
 from tests.data.corpus_cases import (
@@ -159,7 +159,7 @@ def test_every_cell_of_a_prompt_is_known_to_the_leak_check(source_of: MakeSource
     # 'b' is the second cell of the training prompt and the first of the test prompt.
     assert {draft.context_id for draft in drafts} == {"a", "b"}
     with pytest.raises(DataError, match="must not share a context cell, got 'b'"):
-        check_leaks(drafts, held_out_cells=frozenset(), held_out_conditions=frozenset())
+        check_leaks(drafts)
 
 
 def test_a_task_that_no_corpus_is_made_for_is_refused(

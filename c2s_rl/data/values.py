@@ -19,6 +19,7 @@ from scipy import sparse
 from c2s_rl.cells.rank import IndexArray
 from c2s_rl.cells.vocabulary import GeneColumns
 from c2s_rl.data.h5ad_matrix import CsrChunk, DoubleArray
+from c2s_rl.data.text_column import TextColumn
 from c2s_rl.errors import DataError
 from c2s_rl.types import FloatArray, IntArray
 
@@ -69,7 +70,7 @@ class ValueChecker:
         *,
         place: str,
         alternatives: Sequence[str],
-        cell_ids: Sequence[str],
+        cell_ids: TextColumn,
         var_names: Sequence[str],
     ) -> None:
         self._values = values
@@ -134,7 +135,8 @@ class ValueChecker:
             return
         entry = int(np.argmin(is_good))
         row = int(np.searchsorted(chunk.indptr, entry, side="right")) - 1
-        cell, gene = self._cell_ids[chunk.start + row], self._var_names[chunk.columns[entry]]
+        cell = str(self._cell_ids.read(chunk.start + row, chunk.start + row + 1)[0])
+        gene = self._var_names[chunk.columns[entry]]
         raise DataError(
             f"{rule}, got {chunk.values[entry]:g} at cell {cell!r}, gene {gene!r} in {self._place}"
             + (f"; {advice}" if advice else "")

@@ -63,16 +63,7 @@ def to_anndata_command(
             show_default=False,
         ),
     ],
-    overwrite: SentencesOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH",
-        help="Answers of a model instead of the folder's cells: completions of a run (file or "
-        "folder), Parquet or JSON lines with a column cell_sentence or text, a data set of "
-        "cell2sentence, or text with one sentence a line.",
-    ),
-]
-OverwriteOption = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Stored or generated sentences back to expression: an .h5ad file for scanpy."""
     from rich.console import Console

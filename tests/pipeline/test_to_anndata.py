@@ -14,7 +14,7 @@ from c2s_rl.config import validate
 from c2s_rl.data.completions import write_completions
 from c2s_rl.data.shards import read_cells, read_manifest
 from c2s_rl.errors import ConfigError, DataError, MissingFileError, StageError
-from c2s_rl.pipeline import expression_chunks
+from c2s_rl.pipeline import export_c2s, expression_chunks
 from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.convert import run as convert
 from c2s_rl.pipeline.to_anndata import ToAnnDataConfig, Written, run
@@ -290,3 +290,60 @@ def test_real_cells_go_to_scanpy_and_back_to_the_same_sentences(tmp_path, data_d
     sc.pp.highly_variable_genes(adata, n_top_genes=500)
     sc.pp.pca(adata, n_comps=5)
     assert adata.obsm["X_pca"].shape == (2000, 5)
+
+
+def test_a_data_set_of_the_package_becomes_anndata(tmp_path):
+    cells = make_cells(tmp_path)
+    export_c2s.run(cells, tmp_path / "c2s")
+    adata, written = read(tmp_path, cells, sentences=str(tmp_path / "c2s"))
+    expected, _ = read(tmp_path, cells, values="rank_model")
+    np.testing.assert_array_equal(adata.X.toarray(), expected.X.toarray())
+    assert adata.obs_names.tolist() == expected.obs_names.tolist()
+    assert adata.obs["kind"].equals(expected.obs["kind"])
+    assert written.num_unknown == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.parquet", b"PAR1 not really", "sentences must be whole Parquet, got .*a.parquet"),
+        ("a.jsonl", b'{"text": "G1"}\n{"text": 1}\n', "sentences must be JSON, one record a line"),
+        (
+            "a.jsonl",
+            b'{"text": "G1"}\n{"text": null}\n',
+            "a sentence must be text, got None in row 1",
+        ),
+        (
+            "a.jsonl",
+            b'{"sentense": "G1"}\n',
+            "column completion or cell_sentence or text, got 'sent",
+        ),
+        ("a.txt", b"G1 \xff\n", "sentences must be UTF-8 text, got"),
+        ("a.txt", b"", "sentences must be at least one, got none in"),
+    ],
+)
+def test_a_damaged_file_of_sentences_is_refused(tmp_path, name, content, message):
+    cells = make_cells(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, cells, sentences=str(tmp_path / name))
+    assert not (tmp_path / "out.h5ad").exists()
+
+
+def test_a_column_that_is_not_there_names_the_nearest(tmp_path):
+    cells = make_cells(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"answer": "G1"}\n')
+    adata, _ = read(tmp_path, cells, sentences=str(tmp_path / "a.jsonl"), column="answer")
+    assert adata.n_obs == 1
+    with pytest.raises(DataError, match=r"got 'answr' in .* did you mean 'answer'"):
+        read(tmp_path, cells, sentences=str(tmp_path / "a.jsonl"), column="answr")
+
+
+def test_shards_that_are_damaged_are_refused(tmp_path):
+    cells = make_cells(tmp_path)
+    (cells / "part-00000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="a cell shard must be whole Parquet, got"):
+        read(tmp_path, cells)
+    (cells / "part-00000.parquet").unlink()
+    with pytest.raises(MissingFileError, match="every part of the manifest must be there, got no"):
+        read(tmp_path, cells)

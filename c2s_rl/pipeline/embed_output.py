@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import JsonValue
 
-from c2s_rl.cells.vocabulary import shown
-from c2s_rl.data.h5ad_matrix import hdf5_errors
-from c2s_rl.errors import DataError, MissingFileError
+from c2s_rl.data.h5ad_copy import obs_names, obsm_keys, rows_of
+from c2s_rl.errors import DataError
 from c2s_rl.pipeline.embed_shards import EmbedJob, read_shards
 
 UNS_KEY = "c2s_rl"
@@ -74,22 +73,13 @@ def write_into(source: Path, path: Path, job: EmbedJob, *, key: str) -> int:
         MissingFileError: If there is no such file.
         DataError: If it is no .h5ad, has such vectors already, or holds a cell that has none.
     """
-    if not source.is_file():
-        raise MissingFileError(f"into must be an .h5ad file that exists, got {source}")
-    names = _obs_names(source, key)
-    place = {name: row for row, name in enumerate(names)}
-    order: list[int] = []
-    for shard in read_shards(job):
-        order += [place.get(name, -1) for name in shard.context_ids]
-    order_C = np.array(order, dtype=np.int64)
-    has_vector = np.zeros(len(names), dtype=np.bool_)
-    has_vector[order_C[order_C >= 0]] = True
-    missing = [names[row] for row in np.flatnonzero(~has_vector)]
-    if missing:
+    names = obs_names(source)
+    if key in obsm_keys(source):
         raise DataError(
-            f"every cell of {source} must be embedded, got {len(missing)} of {len(names)} that are "
-            f"not: {shown(missing)}"
+            f"obsm must have no {key!r} yet, got one in {source}; embed.key names another"
         )
+    ids = [name for shard in read_shards(job) for name in shard.context_ids]
+    order_C = rows_of(ids, names, source)
     partial = path.with_name(f".{path.name}.partial")
     shutil.copyfile(source, partial)
     _add_vectors(partial, job, key, order_C)
@@ -98,19 +88,6 @@ def write_into(source: Path, path: Path, job: EmbedJob, *, key: str) -> int:
     if num_others:
         log.info("%d embedded cells are not in %s", num_others, source)
     return num_others
-
-
-def _obs_names(path: Path, key: str) -> list[str]:
-    import h5py
-
-    from c2s_rl.data.h5ad_frame import open_frame
-
-    with hdf5_errors(path), h5py.File(path, "r") as file:
-        if key in file.get("obsm", {}):
-            raise DataError(
-                f"obsm must have no {key!r} yet, got one in {path}; embed.key names another"
-            )
-        return open_frame(file, path, "obs").index()
 
 
 def _add_vectors(path: Path, job: EmbedJob, key: str, order_C: npt.NDArray[np.int64]) -> None:

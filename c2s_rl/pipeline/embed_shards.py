@@ -8,7 +8,6 @@ byte. Left out: who runs the shards (`actors/embed_job.py`) and what becomes of 
 Shape suffixes: B contexts of a shard, D hidden size.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from c2s_rl.data.parquet_parts import (
+    bounds_of,
+    missing_parts,
+    num_parts,
+    part_path,
+    read_parts,
+    write_part,
+)
 from c2s_rl.errors import DataError
 from c2s_rl.models.encoder_dtype import EncoderDtype
 from c2s_rl.pipeline.embed_contexts import Context, ContextSource
@@ -28,8 +34,6 @@ if TYPE_CHECKING:
 
 SHARD_CONTEXTS = 1_024  # of 1,000 genes each about a minute of a 410M model on two cores
 CONTEXT_ID, VECTOR = "context_id", "vector"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,16 +56,15 @@ class EmbedJob:
     @property
     def num_shards(self) -> int:
         """Shards of all contexts."""
-        return -(-len(self.source) // self.shard_contexts)
+        return num_parts(self.shard_contexts, len(self.source))
 
     def path(self, shard: int) -> Path:
         """File of a shard."""
-        return self.folder / f"part-{shard:05d}.parquet"
+        return part_path(self.folder, shard)
 
     def bounds(self, shard: int) -> tuple[int, int]:
         """First context of a shard, and the one after its last."""
-        start = shard * self.shard_contexts
-        return start, min(start + self.shard_contexts, len(self.source))
+        return bounds_of(shard, self.shard_contexts, len(self.source))
 
 
 Execute = Callable[[EmbedJob, Sequence[int]], Iterator[int]]
@@ -91,31 +94,13 @@ def embed_shard(embedder: "PolicyEmbedder", job: EmbedJob, shard: int) -> None:
     """
     contexts = job.source.read(*job.bounds(shard))
     vectors = embedder.embed([c.text for c in contexts], [c.context_id for c in contexts])
-    table = _as_table(contexts, job.source.label_names, vectors)
-    path = job.path(shard)
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(
-        table,
-        partial,
-        compression="zstd",
-        use_dictionary=list(job.source.label_names),
-        row_group_size=max(1, len(table)),
-    )
-    partial.replace(path)
+    names = job.source.label_names
+    write_part(job.path(shard), _as_table(contexts, names, vectors), dictionary=names)
 
 
 def pending(job: EmbedJob) -> list[int]:
     """Shards that are still to be made; a file that is not whole is one of them."""
-    missing: list[int] = []
-    for shard in range(job.num_shards):
-        start, stop = job.bounds(shard)
-        path = job.path(shard)
-        if path.is_file() and _num_rows(path) == stop - start:
-            continue
-        if path.is_file():
-            log.warning("making %s again, which is not whole", path.name)
-        missing.append(shard)
-    return missing
+    return missing_parts(job.folder, job.shard_contexts, len(job.source))
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +117,7 @@ class VectorShard:
 
 def read_shards(job: EmbedJob) -> Iterator[VectorShard]:
     """Read the shards of a job in order, one at a time."""
-    for shard in range(job.num_shards):
-        table = pq.read_table(job.path(shard))
+    for table in read_parts(job.folder, job.shard_contexts, len(job.source)):
         column = table[VECTOR].combine_chunks()
         vectors = column.flatten().to_numpy().reshape(len(table), -1)
         yield VectorShard(
@@ -159,15 +143,6 @@ def require_free_names(label_names: Sequence[str]) -> None:
             raise DataError(
                 f"a label beside vectors must not be called {CONTEXT_ID} or {VECTOR}, got {name!r}"
             )
-
-
-def _num_rows(path: Path) -> int | None:
-    """Rows of a Parquet file; None if it is none."""
-    try:
-        rows: int = pq.read_metadata(path).num_rows
-    except (pa.ArrowException, OSError):
-        return None
-    return rows
 
 
 def _as_table(

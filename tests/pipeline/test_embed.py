@@ -141,7 +141,7 @@ def test_a_cell_without_a_vector_is_an_error_and_no_copy_is_left(prepared, tmp_p
     adata = ad.read_h5ad(prepared.h5ad)
     adata.obs_names = ["stranger", *adata.obs_names[1:]]
     adata.write_h5ad(tmp_path / "own.h5ad")
-    with pytest.raises(DataError, match=r"got 1 of 50 that are not: 'stranger'"):
+    with pytest.raises(DataError, match=r"got 1 of 50 without: 'stranger'"):
         run(prepared, tmp_path / "embed", into=tmp_path / "own.h5ad")
     assert not (tmp_path / "embed" / "own.h5ad").exists()
     assert not (tmp_path / "embed" / "manifest.json").exists()

@@ -16,12 +16,34 @@ FloatArray = npt.NDArray[np.float32]
 
 
 class Task(StrEnum):
-    """What a prompt asks for."""
+    """What a prompt asks for; `c2s_rl/prompts/tasks.py` says what goes in and what comes out."""
 
-    CELL_GENERATION = "cell_generation"
+    SINGLE_CELL_LANGUAGE_MODELLING = "single_cell_language_modelling"
     CELL_TYPE_ANNOTATION = "cell_type_annotation"
+    CELL_GENERATION = "cell_generation"
+    MULTI_CELL_LANGUAGE_MODELLING = "multi_cell_language_modelling"
+    TISSUE_ANNOTATION = "tissue_annotation"
+    SAMPLE_CELL_TYPE_ANNOTATION = "sample_cell_type_annotation"
+    TISSUE_SAMPLE_GENERATION = "tissue_sample_generation"
+    CELL_TYPE_SAMPLE_GENERATION = "cell_type_sample_generation"
+    ABSTRACT_SAMPLE_GENERATION = "abstract_sample_generation"
+    NATURAL_LANGUAGE_INTERPRETATION = "natural_language_interpretation"
+    GENE_SET_ENUMERATION = "gene_set_enumeration"
+    GENE_SET_NAMING = "gene_set_naming"
     PERTURBATION_RESPONSE = "perturbation_response"
+    PERTURBATION_ANNOTATION = "perturbation_annotation"
     QUESTION_ANSWERING = "question_answering"
+    NICHE_ANNOTATION = "niche_annotation"
+    NEIGHBOUR_GENERATION = "neighbour_generation"
+    SAME_NEIGHBOURHOOD = "same_neighbourhood"
+    SAME_NICHE = "same_niche"
+    GENE_INTERACTION = "gene_interaction"
+    CLUSTER_CAPTIONING = "cluster_captioning"
+    DATASET_INTERPRETATION = "dataset_interpretation"
+
+
+PRETRAINING_TASKS = tuple(Task)[:12]
+"""The twelve of C2S-Scale's pretraining (Table 1), in its order: the first twelve of `Task`."""
 
 
 class Split(StrEnum):
@@ -56,23 +78,28 @@ class PromptRecord:
     prompt: str
     """Text that the policy is given."""
     target: str
-    """Text of a right answer; what SFT trains on."""
+    """Text of a right answer; what SFT trains on. Several cells are one 'Cell 1: ...' a line."""
     task: Task
     condition: str
     """Group of real cells that the answer belongs to, for example 'CD14 Mono | IFN-beta'."""
     context_id: str
     """Cell id of the (first) cell shown in the prompt; '' when it shows no cell of the shards."""
     target_id: str
-    """Cell id of the real cell that the prompt is paired with; '' when there is none."""
+    """Cell id of the (first) real cell that the answer is; '' when there is none."""
     split: Split
     target_genes_K: IntArray
-    """[K] all expressed genes of the target (cell or pseudobulk), highest first; empty for text."""
+    """[K] all expressed genes of the target (one cell or pseudobulk), highest first; of a gene set,
+    its known genes in the order written; empty for text and for several cells."""
     context_genes_K: IntArray
-    """[K] all expressed genes of the control cell, highest first; empty when there is none."""
+    """[K] all expressed genes of the (first) cell shown, highest first; empty without one."""
     tier: str = ""
     """How far a held-out prompt's condition is from training; '' on the training side."""
     keywords: tuple[str, ...] = ()
     """Words that a right free-text answer names; empty where the task has none."""
+    context_ids: tuple[str, ...] = ()
+    """Ids of all cells shown, `context_id` first; empty when it shows no cell of the shards."""
+    target_ids: tuple[str, ...] = ()
+    """Ids of all cells of the answer, `target_id` first; empty when it is none."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -124,9 +124,6 @@ def find_program(
 ) -> ProgramGenes:
     """Find the program's genes in a vocabulary, also under their former or present names.
 
-    A symbol of the vocabulary is taken as it is. One that is not there is looked up under the
-    gene's other names, and taken when exactly one of them is there.
-
     Args:
         program: The set.
         vocabulary: Symbols of the data.
@@ -135,25 +132,34 @@ def find_program(
     Raises:
         DataError: If none of the program's genes is in the vocabulary.
     """
-    table = renames or shipped_renames()
+    found = match_program(program, vocabulary, renames or shipped_renames())
+    if not len(found.indices):
+        raise DataError(
+            f"a gene program must share genes with the vocabulary, got none of the "
+            f"{len(program.symbols)} of {program.name} ({shown(program.symbols)}) "
+            f"among {len(vocabulary)} symbols; check gene_case and the organism"
+        )
+    return found
+
+
+def match_program(program: GeneProgram, vocabulary: Vocabulary, renames: Renames) -> ProgramGenes:
+    """Find the program's genes in a vocabulary; none is no error.
+
+    A symbol of the vocabulary is taken as it is. One that is not there is looked up under the
+    gene's other names, and taken when exactly one of them is there.
+    """
     indices: set[int] = set()
     renamed: dict[str, str] = {}
     ambiguous: list[str] = []
     absent: list[str] = []
     for symbol in program.symbols:
         if vocabulary.index_of(symbol) is None:
-            names = _names_in(vocabulary, table, symbol)
+            names = _names_in(vocabulary, renames, symbol)
             if len(names) != 1:
                 (ambiguous if names else absent).append(symbol)
                 continue
             renamed[symbol] = names[0]
         indices.update(vocabulary.indices([renamed.get(symbol, symbol)]).tolist())
-    if not indices:
-        raise DataError(
-            f"a gene program must share genes with the vocabulary, got none of the "
-            f"{len(program.symbols)} of {program.name} ({shown(program.symbols)}) "
-            f"among {len(vocabulary)} symbols; check gene_case and the organism"
-        )
     found = np.array(sorted(indices), dtype=np.int32)
     return ProgramGenes(program, found, renamed, tuple(ambiguous), tuple(absent))
 

@@ -1,60 +1,70 @@
 """Cells in, prompts and targets out: labels, split, pairing, wording, in that order.
 
-Everything is keyed by cell ids and the seed, so that the same cells give the same corpus whatever
-their order. Left out: reading the cells and writing the shards (`c2s_rl.pipeline.corpus`).
+Labels of all cells are read first and all prompts are chosen from them; genes are read afterwards,
+of the cells in prompts only and a block of prompts at a time. Everything is keyed by cell ids and
+the seed, so that the same cells give the same corpus whatever their order. Left out: reading the
+cells and writing the shards (`c2s_rl.pipeline.corpus`).
 
 Shape suffixes: N genes of the vocabulary, K expressed genes of one cell.
 """
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from c2s_rl.cells.rank import UIntArray, stable_hash
-from c2s_rl.cells.sentence import write_sentence
-from c2s_rl.cells.vocabulary import Vocabulary
-from c2s_rl.data.cell_table import CellTable
+from c2s_rl.data.cell_source import CellSource, gene_hashes
 from c2s_rl.data.corpus_config import CorpusConfig, TargetForm
-from c2s_rl.data.drafts import Draft, Placed, draft_prompts, limit_drafts
+from c2s_rl.data.drafters import DRAFTERS
+from c2s_rl.data.drafts import Draft, Material, limit_drafts
 from c2s_rl.data.labels import LabelledCell, label_cells
 from c2s_rl.data.prompt_set import ConditionCount
-from c2s_rl.data.pseudobulk import rank_pseudobulks
-from c2s_rl.data.qa_drafts import QaDraft, draft_questions
-from c2s_rl.data.qa_file import read_questions
+from c2s_rl.data.pseudobulk import MeanProfiles, rank_means
+from c2s_rl.data.record_writer import PSEUDOBULK_TASKS, RecordWriter, population
 from c2s_rl.data.splits import check_leaks
 from c2s_rl.data.tiers import ConditionParts, name_tiers
-from c2s_rl.errors import DataError
-from c2s_rl.prompts.render import TemplateSet, render_target
-from c2s_rl.prompts.tasks import TASK_RULES, PromptFacts
+from c2s_rl.data.token_budget import TokenCosts
+from c2s_rl.errors import ConfigError, DataError
+from c2s_rl.prompts.render import TemplateSet
 from c2s_rl.types import IntArray, PromptRecord, Split, Task
 
-NO_GENES: IntArray = np.zeros(0, dtype=np.int32)
+# Cells whose genes are in memory together: some 5 kB each at 1,000 genes, 1 GB in all. Each block
+# of prompts reads the shards once, so it is not to be small.
+CELLS_PER_BLOCK = 200_000
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class CellSource:
-    """The cells that a corpus is made of."""
+class CorpusPlan:
+    """Which prompts a corpus has, before any is written."""
 
-    table: CellTable
-    """Ranked cells; obs holds the columns that the config names."""
-    vocabulary: Vocabulary
-    """Symbols of the gene indices."""
-    organism: str
-    """Species, as prompts write it."""
-    seed: int
-    """Seed of the tie-break that ranked the cells; pseudobulks use it too."""
+    drafts: tuple[Draft, ...]
+    """Prompts in seeded shuffled order."""
+    cells: tuple[LabelledCell, ...]
+    """Cells that have every label, sorted by id."""
+    tiers: Mapping[str, str]
+    """Condition of the test side to its tier."""
+    dropped: Mapping[Task | None, Counter[str]]
+    """Per task (None: of the whole corpus) reason to number left out."""
 
-    @cached_property
-    def gene_hashes_N(self) -> UIntArray:
-        """[N] tie-break hash of each symbol."""
-        hashes = [stable_hash(symbol, self.seed) for symbol in self.vocabulary.symbols]
-        return np.array(hashes, dtype=np.uint64)
+
+@dataclass(eq=False)
+class Tally:
+    """What was counted while prompts were written."""
+
+    num_prompts: Counter[tuple[Task, Split, str]] = field(default_factory=Counter)
+    """(task, side, condition) to prompts."""
+    ids: defaultdict[tuple[Split, str], set[str]] = field(default_factory=lambda: defaultdict(set))
+    """(side, condition) to the cells in its prompts."""
+    num_short_targets: int = 0
+    """Target sentences of fewer genes than asked for; they are kept."""
+    num_shortened: Counter[Task] = field(default_factory=Counter)
+    """Prompts whose sentences or cells were cut to the token budget."""
+    dropped: defaultdict[Task, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """Per task, what did not fit the token budget."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,216 +76,230 @@ class Corpus:
     counts: tuple[ConditionCount, ...]
     """Per task, side and condition, sorted."""
     dropped: dict[str, int]
-    """Reason to number left out: cells ('no_label'; per task 'no_control', 'not_control') and
-    prompts ('too_few_controls', 'over_limit')."""
+    """Reason to number left out, of cells or prompts; see `dropped_of`."""
     num_short_targets: int
     """Target sentences of fewer genes than asked for; they are kept."""
 
 
-def build_corpus(
-    source: CellSource, config: CorpusConfig, templates: Mapping[Task, TemplateSet]
-) -> Corpus:
-    """Make all prompts of a corpus.
+def plan_corpus(source: CellSource, config: CorpusConfig) -> CorpusPlan:
+    """Choose all prompts of a corpus and prove that nothing crosses the held-out line.
 
-    Args:
-        source: The cells.
-        config: Tasks, columns, targets and the held-out line; the file of questions that it may
-            name is read here.
-        templates: Phrasings of every task of `config`.
+    Files that the config names (questions, abstracts, gene sets) are read here.
 
     Raises:
-        MissingFileError: If there is no file of questions.
+        MissingFileError: If one of them is not there.
+        ConfigError: If a task is not one that a corpus is made for.
         DataError: If a value that the config names does not occur, a task gets no prompt on a
             side that it should have, or something crosses the held-out line.
     """
-    labelled = label_cells(source.table, config)
-    dropped = Counter({"no_label": len(source.table.cell_ids) - len(labelled.cells)})
-    drafts: list[Draft | QaDraft] = []
+    labels = source.labels
+    labelled = label_cells(labels, config)
+    cells = tuple(sorted(labelled.cells, key=lambda cell: cell.cell_id))
+    dropped: dict[Task | None, Counter[str]] = {
+        None: Counter({"no_label": len(labels.cell_ids) - len(cells)})
+    }
+    material = Material(cells, labels.obs, source.vocabulary)
+    drafts: list[Draft] = []
     for task in config.tasks:
-        made, left_out = _draft_task(labelled.cells, task, config)
-        drafts += made
-        dropped.update(left_out)
-    kept, dropped["over_limit"] = limit_drafts(drafts, config.limits, seed=config.seed)
-    _require_sides(kept, config)
-    tiers = _tiers(kept, labelled.tier_names)
-    writer = _Writer(source, config, templates, labelled.cells, tiers)
-    records = tuple(writer.write(draft) for draft in kept)
+        if task not in DRAFTERS:
+            known = ", ".join(sorted(DRAFTERS))
+            raise ConfigError(f"a task of a corpus must be one of {known}, got {task}")
+        drafted = DRAFTERS[task].draft(material, task, config)
+        drafts += drafted.drafts
+        dropped[task] = drafted.dropped
+        log.info("corpus: %d prompts for %s", len(drafted.drafts), task)
+    _require_distinct(drafts)
+    kept, num_over_limit = limit_drafts(drafts, config.limits, seed=config.seed)
+    dropped[None]["over_limit"] += num_over_limit
+    require_sides(((d.task, d.split) for d in kept), config, dropped)
     check_leaks(
-        records,
+        kept,
         held_out_cells=labelled.held_out_cells,
         held_out_conditions=labelled.held_out_conditions,
     )
-    for reason, num in sorted(dropped.items()):
-        if num:
-            log.info("left out of the corpus: %d %s", num, reason)
+    return CorpusPlan(tuple(kept), cells, _tiers(kept, labelled.tier_names), dropped)
+
+
+def iter_records(
+    plan: CorpusPlan,
+    source: CellSource,
+    config: CorpusConfig,
+    templates: Mapping[Task, TemplateSet],
+    costs: TokenCosts | None,
+    tally: Tally,
+) -> Iterator[PromptRecord]:
+    """Write the prompts of a plan, in its order, and count them.
+
+    Args:
+        plan: What to write.
+        source: Where genes are read from.
+        config: As the plan was made with.
+        templates: Phrasings of every task of `config`.
+        costs: Tokens of genes and texts; None without a token budget.
+        tally: Counts, complete when the last record is taken.
+    """
+    writer = RecordWriter(
+        config=config,
+        templates=templates,
+        vocabulary=source.vocabulary,
+        organism=source.organism,
+        pseudobulks=_pseudobulks(plan, source, config),
+        tiers=plan.tiers,
+        costs=costs,
+    )
+    num_done = 0
+    for block in _blocks(plan.drafts):
+        genes = _genes_of(block, source)
+        for draft in block:
+            written = writer.write(draft, genes)
+            if written is None:
+                tally.dropped[draft.task]["over_token_budget"] += 1
+                continue
+            record = written.record
+            key = (record.task, record.split, record.condition)
+            tally.num_prompts[key] += 1
+            tally.ids[key[1:]].update(record.context_ids, record.target_ids)
+            tally.num_short_targets += written.num_short_sentences
+            tally.num_shortened[record.task] += written.is_shortened
+            if written.num_cells_left_out:
+                reason = "cells_over_token_budget"
+                tally.dropped[draft.task][reason] += written.num_cells_left_out
+            yield record
+        num_done += len(block)
+        log.info("corpus: %d of %d prompts written", num_done, len(plan.drafts))
+
+
+def build_corpus(
+    source: CellSource,
+    config: CorpusConfig,
+    templates: Mapping[Task, TemplateSet],
+    costs: TokenCosts | None = None,
+) -> Corpus:
+    """Make all prompts of a corpus, in memory.
+
+    Raises:
+        MissingFileError: As `plan_corpus`.
+        DataError: As `plan_corpus`, or if a task loses its prompts to the token budget.
+    """
+    plan, tally = plan_corpus(source, config), Tally()
+    records = tuple(iter_records(plan, source, config, templates, costs, tally))
     return Corpus(
         records=records,
-        counts=_count(kept, labelled.cells, tiers),
-        dropped=dict(sorted(dropped.items())),
-        num_short_targets=sum(
-            len(record.target.split()) < config.num_genes
-            for record in records
-            if TASK_RULES[record.task].is_cell_sentence
-        ),
+        counts=count_conditions(plan, tally),
+        dropped=all_dropped(plan, tally, config),
+        num_short_targets=tally.num_short_targets,
     )
 
 
-def _draft_task(
-    cells: Sequence[LabelledCell], task: Task, config: CorpusConfig
-) -> tuple[Sequence[Draft | QaDraft], Counter[str]]:
-    if config.qa is not None and task is Task.QUESTION_ANSWERING:
-        return draft_questions(read_questions(config.qa.path), cells, config.qa, seed=config.seed)
-    return draft_prompts(cells, task, pairs_per_cell=config.pairs_per_cell, seed=config.seed)
-
-
-class _Writer:
-    """Turns drafts into records; holds the pseudobulk of each condition and side."""
-
-    def __init__(
-        self,
-        source: CellSource,
-        config: CorpusConfig,
-        templates: Mapping[Task, TemplateSet],
-        cells: Sequence[LabelledCell],
-        tiers: Mapping[str, str],
-    ) -> None:
-        self._tiers = tiers
-        self._source = source
-        self._config = config
-        self._templates = templates
-        self._pseudobulks: dict[str, IntArray] = {}
-        if TargetForm.PSEUDOBULK in (config.target, config.reward_target):
-            rows_of: defaultdict[str, list[int]] = defaultdict(list)
-            for cell in cells:
-                rows_of[_population(cell)].append(cell.row)
-            self._pseudobulks = rank_pseudobulks(
-                source.table, rows_of, gene_hashes=source.gene_hashes_N, seed=source.seed
-            )
-
-    def write(self, draft: Draft | QaDraft) -> PromptRecord:
-        """Write one prompt with its target."""
-        return self._question(draft) if isinstance(draft, QaDraft) else self._cell(draft)
-
-    def _question(self, draft: QaDraft) -> PromptRecord:
-        item = draft.item
-        genes = [self._source.table.genes_of(cell.row) for cell in draft.cells]
-        facts = PromptFacts(
-            num_genes=self._config.num_genes,
-            organism=self._source.organism,
-            cell_sentences=item.sentences or tuple(map(self._sentence, genes)),
-            question=item.question,
-            context=item.context,
-        )
-        return PromptRecord(
-            prompt_id=draft.prompt_id,
-            prompt=self._templates[draft.task].render(
-                facts, prompt_id=draft.prompt_id, seed=self._config.seed
-            ),
-            target=render_target(item.answer),
-            task=draft.task,
-            condition=draft.condition,
-            context_id=draft.cells[0].cell_id if draft.cells else "",
-            target_id="",
-            split=draft.split,
-            target_genes_K=NO_GENES,
-            context_genes_K=genes[0] if genes else NO_GENES,
-            keywords=item.keywords,
-        )
-
-    def _cell(self, draft: Draft) -> PromptRecord:
-        is_annotation = draft.task is Task.CELL_TYPE_ANNOTATION
-        shown = draft.cell if is_annotation else draft.control
-        shown_genes = NO_GENES if shown is None else self._source.table.genes_of(shown.row)
-        facts = PromptFacts(
-            num_genes=self._config.num_genes,
-            organism=self._source.organism,
-            cell_type=draft.cell.cell_type,
-            perturbation=draft.cell.treatment,
-            cell_sentence=self._sentence(shown_genes),
-        )
-        prompt = self._templates[draft.task].render(
-            facts, prompt_id=draft.prompt_id, seed=self._config.seed
-        )
-        if is_annotation:
-            answer, target_genes = draft.cell.cell_type, NO_GENES
-        else:
-            answer = self._sentence(self._genes(draft.cell, self._config.target))
-            target_genes = self._genes(draft.cell, self._config.reward_target)
-        return PromptRecord(
-            prompt_id=draft.prompt_id,
-            prompt=prompt,
-            target=render_target(answer),
-            task=draft.task,
-            condition=draft.cell.condition,
-            context_id="" if shown is None else shown.cell_id,
-            target_id="" if is_annotation else draft.cell.cell_id,
-            split=draft.cell.split,
-            target_genes_K=target_genes,
-            context_genes_K=shown_genes,
-            tier=_tier(draft.cell, self._tiers),
-        )
-
-    def _sentence(self, genes_K: IntArray) -> str:
-        return write_sentence(genes_K, self._source.vocabulary, self._config.num_genes)
-
-    def _genes(self, cell: LabelledCell, form: TargetForm) -> IntArray:
-        if form is TargetForm.PSEUDOBULK:
-            return self._pseudobulks[_population(cell)]
-        return self._source.table.genes_of(cell.row)
-
-
-def _population(cell: LabelledCell) -> str:
-    """Name the cells whose mean stands for this one: its condition, on its side only."""
-    return f"{cell.condition} | {cell.split}"
-
-
-def _require_sides(drafts: Sequence[Placed], config: CorpusConfig) -> None:
-    """Refuse a corpus in which a task lacks training prompts, or test prompts that were asked for.
-
-    Raises:
-        DataError: Naming the task and the side.
-    """
-    present = {(draft.task, draft.split) for draft in drafts}
-    for task in config.tasks:
-        is_qa = config.qa is not None and task is Task.QUESTION_ANSWERING
-        rules = config.qa.split if config.qa is not None and is_qa else config.split
-        has_test = bool(rules.holdout or rules.tiers) or rules.test_fraction > 0
-        for side in (Split.TRAIN, Split.TEST) if has_test else (Split.TRAIN,):
-            if (task, side) not in present:
-                hint = "; test questions are shown cells of the test side" if is_qa else ""
-                raise DataError(
-                    f"a task must have prompts on the {side} side, got none for {task} with "
-                    f"holdout {dict(rules.holdout)}, {len(rules.tiers)} tiers and "
-                    f"test_fraction {rules.test_fraction}{hint}"
-                )
-
-
-def _tiers(drafts: Sequence[Draft | QaDraft], own_names: Mapping[str, str]) -> dict[str, str]:
-    """Condition of a test prompt to its tier, seen from training; questions have none."""
-    sides: dict[Split, set[ConditionParts]] = {split: set() for split in Split}
-    for draft in drafts:
-        if isinstance(draft, Draft):
-            sides[draft.cell.split].add(draft.cell.parts)
-    return name_tiers(sides[Split.TEST], sides[Split.TRAIN], own_names)
-
-
-def _tier(cell: LabelledCell, tiers: Mapping[str, str]) -> str:
-    return tiers[cell.condition] if cell.split is Split.TEST else ""
-
-
-def _count(
-    drafts: Sequence[Placed], cells: Sequence[LabelledCell], tiers: Mapping[str, str]
-) -> tuple[ConditionCount, ...]:
-    num_cells = Counter((cell.split, cell.condition) for cell in cells)
-    num_prompts = Counter((d.task, d.split, d.condition) for d in drafts)
+def count_conditions(plan: CorpusPlan, tally: Tally) -> tuple[ConditionCount, ...]:
+    """Count prompts per task, side and condition, and the cells that there are of each."""
+    num_cells = Counter((cell.split, cell.condition) for cell in plan.cells)
     return tuple(
         ConditionCount(
             task=task,
             split=split,
             condition=condition,
             num_prompts=num,
-            num_cells=num_cells[split, condition],
-            tier=tiers.get(condition, "") if split is Split.TEST else "",
+            # A condition of samples (a tissue, a study) has the cells that are in its prompts.
+            num_cells=num_cells[split, condition] or len(tally.ids[split, condition]),
+            tier=plan.tiers.get(condition, "") if split is Split.TEST else "",
         )
-        for (task, split, condition), num in sorted(num_prompts.items())
+        for (task, split, condition), num in sorted(tally.num_prompts.items())
     )
+
+
+def all_dropped(plan: CorpusPlan, tally: Tally, config: CorpusConfig) -> dict[str, int]:
+    """Add up what was left out, by reason.
+
+    Raises:
+        DataError: If a task has lost all its prompts of a side to the token budget.
+    """
+    by_task = {task: Counter(counter) for task, counter in plan.dropped.items()}
+    for task, counter in tally.dropped.items():
+        by_task[task].update(counter)
+    require_sides(((task, split) for task, split, _ in tally.num_prompts), config, by_task)
+    total: Counter[str] = Counter()
+    for counter in by_task.values():
+        total.update(counter)
+    for reason, num in sorted(total.items()):
+        if num:
+            log.info("left out of the corpus: %d %s", num, reason)
+    return dict(sorted(total.items()))
+
+
+def require_sides(
+    present: Iterator[tuple[Task, Split]],
+    config: CorpusConfig,
+    dropped: Mapping[Task | None, Counter[str]],
+) -> None:
+    """Refuse a corpus in which a task lacks training prompts, or test prompts that were asked for.
+
+    Raises:
+        DataError: Naming the task, the side and what was left out.
+    """
+    sides = set(present)
+    for task in config.tasks:
+        rules = DRAFTERS[task].split_rules(config)
+        for side in (Split.TRAIN, Split.TEST) if rules else (Split.TRAIN,):
+            if (task, side) not in sides:
+                reasons = [f"{num} {why}" for why, num in sorted(dropped[task].items()) if num]
+                left_out = f"; left out: {', '.join(reasons)}" if reasons else ""
+                hint = f"; {DRAFTERS[task].hint}" if DRAFTERS[task].hint else ""
+                raise DataError(
+                    f"a task must have prompts on the {side} side, got none for {task} with "
+                    f"{rules or 'no held-out side'}{left_out}{hint}"
+                )
+
+
+def _require_distinct(drafts: Sequence[Draft]) -> None:
+    """Prove that ids differ: labels are joined in them, and could hold the joint."""
+    seen: set[str] = set()
+    for draft in drafts:
+        if draft.prompt_id in seen:
+            raise DataError(f"ids of prompts must differ, got {draft.prompt_id!r} twice")
+        seen.add(draft.prompt_id)
+
+
+def _tiers(drafts: Sequence[Draft], own_names: Mapping[str, str]) -> dict[str, str]:
+    """Condition of a test prompt to its tier, seen from training; not of samples or questions."""
+    sides: dict[Split, set[ConditionParts]] = {split: set() for split in Split}
+    for draft in drafts:
+        if draft.parts is not None:
+            sides[draft.split].add(draft.parts)
+    return name_tiers(sides[Split.TEST], sides[Split.TRAIN], own_names)
+
+
+def _blocks(drafts: Sequence[Draft]) -> Iterator[list[Draft]]:
+    """Cut the drafts into runs of no more than `CELLS_PER_BLOCK` different cells."""
+    block: list[Draft] = []
+    rows: set[int] = set()
+    for draft in drafts:
+        block.append(draft)
+        rows.update(cell.row for cell in (*draft.shown, *draft.answers))
+        if len(rows) >= CELLS_PER_BLOCK:
+            yield block
+            block, rows = [], set()
+    if block:
+        yield block
+
+
+def _genes_of(block: Sequence[Draft], source: CellSource) -> dict[int, IntArray]:
+    """Read the genes of all cells of a block."""
+    rows = sorted({cell.row for draft in block for cell in (*draft.shown, *draft.answers)})
+    genes: dict[int, IntArray] = {}
+    for portion in source.portions(np.array(rows, dtype=np.int64), with_values=False):
+        for i, row in enumerate(portion.rows.tolist()):
+            genes[row] = portion.table.genes_of(i)
+    return genes
+
+
+def _pseudobulks(plan: CorpusPlan, source: CellSource, config: CorpusConfig) -> dict[str, IntArray]:
+    """Rank the mean of every condition that is asked for, over all its cells on the same side."""
+    if TargetForm.PSEUDOBULK not in (config.target, config.reward_target):
+        return {}
+    wanted = {population(d.answers[0]) for d in plan.drafts if d.task in PSEUDOBULK_TASKS}
+    names = {cell.row: name for cell in plan.cells if (name := population(cell)) in wanted}
+    means = MeanProfiles(len(source.vocabulary))
+    for portion in source.portions(np.array(sorted(names), dtype=np.int64), with_values=True):
+        means.add(portion.table, [names[row] for row in portion.rows.tolist()])
+    return rank_means(means.means(), gene_hashes=gene_hashes(source), seed=source.seed)

@@ -1,18 +1,34 @@
 """What a corpus is made of: tasks, obs columns, targets and the held-out line, as a config.
 
-Rules that need the cells themselves (does the column exist, does the control value occur) are
-checked when the cells are read, not here.
+Obs columns are in `cell_columns.py`, what single families of tasks need in `corpus_sections.py`;
+in a file their keys stand side by side. Rules that need the cells themselves (does the column
+exist, does the control value occur) are checked when the cells are read, not here.
 """
 
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from c2s_rl.config import FrozenConfig
+from c2s_rl.data.cell_columns import CellColumns
+from c2s_rl.data.corpus_sections import (
+    ABSTRACT_TASKS,
+    SECTION_TASKS,
+    TISSUE_TASKS,
+    QaConfig,
+    TaskSections,
+    TokenBudget,
+)
 from c2s_rl.data.splits import SplitConfig
-from c2s_rl.types import Task
+from c2s_rl.types import PRETRAINING_TASKS, Task
+
+__all__ = ["CorpusConfig", "PromptLimits", "QaConfig", "TargetForm"]
+
+PRETRAINING = "pretraining"
+
+PERTURBATION_TASKS = (Task.PERTURBATION_RESPONSE, Task.PERTURBATION_ANNOTATION)
 
 
 class TargetForm(StrEnum):
@@ -31,48 +47,28 @@ class PromptLimits(FrozenConfig):
     test: int | None = Field(None, ge=1, description="Per condition, test side; null: all.")
 
 
-class QaConfig(FrozenConfig):
-    """Questions about cells; `c2s_rl/data/qa_file.py` has the file's columns."""
-
-    path: Path = Field(description=".jsonl or .parquet with questions and answers.")
-    cells_per_question: int = Field(
-        2, ge=1, description="Cells drawn for a question that names a cell type."
-    )
-    draws: int = Field(
-        1, ge=1, description="Prompts made of such a question, each with cells of its own draw."
-    )
-    split: SplitConfig = Field(
-        default_factory=SplitConfig,
-        description="Which questions are held out, by columns of the file (study, question, ...); "
-        "without a rule those with named cells follow their cells, and the others train.",
-    )
-
-
-class CorpusConfig(FrozenConfig):
+class CorpusConfig(CellColumns, TaskSections):
     """Settings of the stage `corpus`."""
 
     tasks: tuple[Task, ...] = Field(
-        (Task.CELL_GENERATION,), min_length=1, description="Tasks to make prompts for."
-    )
-    cell_type_column: str = Field("cell_type", description="obs column with the cell type.")
-    condition_column: str | None = Field(
-        None, description="obs column with the perturbation; needed for perturbation_response."
-    )
-    control: str | None = Field(
-        None, description="Value of condition_column that marks untreated cells."
-    )
-    exposure_column: str | None = Field(
-        None, description="obs column that tells forms of a perturbation apart: dose, hours, course"
-    )
-    donor_column: str | None = Field(
-        None, description="obs column; a cell and its control then come from the same donor."
+        (Task.CELL_GENERATION,),
+        min_length=1,
+        description="Tasks to make prompts for; 'pretraining' stands for the paper's twelve.",
     )
     pairs_per_cell: int = Field(
         1, ge=1, description="Control cells drawn for each perturbed cell, one prompt each."
     )
+    annotate_with_control: bool = Field(
+        default=False,
+        description="perturbation_annotation shows a control cell beside the treated one.",
+    )
     num_genes: int = Field(100, ge=1, description="Length of cell sentences, in genes.")
+    token_budget: TokenBudget | None = Field(
+        None, description="Shortens sentences so that each sample fits; null: num_genes always."
+    )
     target: TargetForm = Field(
-        TargetForm.CELL, description="What the target text (what SFT trains on) is written from."
+        TargetForm.CELL,
+        description="What the target text of one cell (what SFT trains on) is written from.",
     )
     reward_target: TargetForm = Field(
         TargetForm.CELL, description="What target_genes (what rewards compare with) ranks."
@@ -82,7 +78,6 @@ class CorpusConfig(FrozenConfig):
     templates: dict[Task, Path] = Field(
         default_factory=dict, description="Own template file per task, instead of the shipped one."
     )
-    qa: QaConfig | None = Field(None, description="Questions; for question_answering.")
     seed: int = Field(0, ge=0, description="Seeds the split, the pairing, wording and order.")
 
     @property
@@ -90,49 +85,59 @@ class CorpusConfig(FrozenConfig):
         """All obs columns that the corpus reads, each once."""
         tiers = (column for tier in self.split.tiers for column in tier.where)
         split = (*self.split.holdout, *tiers, self.split.group_column)
-        named = (*self.label_columns, self.donor_column, *split)
+        cells = (*self.label_columns, self.donor_column, *self.control_match)
+        named = (*cells, *self.section_columns, *split)
         return tuple(dict.fromkeys(c for c in named if c is not None))
 
-    @property
-    def label_columns(self) -> tuple[str, ...]:
-        """Columns that make a condition: cell type, perturbation and exposure."""
-        named = (self.cell_type_column, self.condition_column, self.exposure_column)
-        return tuple(column for column in named if column is not None)
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _expand_pretraining(cls, tasks: JsonValue) -> JsonValue:
+        """Put the twelve tasks in the place of the word that stands for them."""
+        listed = [tasks] if isinstance(tasks, str) else tasks
+        if not isinstance(listed, list | tuple):
+            return listed
+        expanded: list[JsonValue] = []
+        for task in listed:
+            expanded += [t.value for t in PRETRAINING_TASKS] if task == PRETRAINING else [task]
+        return expanded
 
     @model_validator(mode="after")
     def _check_tasks(self) -> Self:
-        if len(set(self.tasks)) != len(self.tasks):
-            raise ValueError(f"tasks must differ, got {[str(t) for t in self.tasks]}")
-        if Task.PERTURBATION_RESPONSE in self.tasks and self.condition_column is None:
-            raise ValueError("perturbation_response needs condition_column, got None")
-        if (Task.QUESTION_ANSWERING in self.tasks) != (self.qa is not None):
-            raise ValueError(
-                "qa must be given for task question_answering and only then, "
-                f"got tasks {[str(t) for t in self.tasks]} and qa={self.qa}"
-            )
+        names = [str(task) for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"tasks must differ, got {names}")
+        for task in self.tasks:
+            if task in PERTURBATION_TASKS and self.condition_column is None:
+                raise ValueError(f"{task} needs condition_column, got None")
         unused = [task for task in self.templates if task not in self.tasks]
         if unused:
             raise ValueError(f"templates must be for one of the tasks, got {unused[0]}")
         return self
 
     @model_validator(mode="after")
-    def _check_columns(self) -> Self:
-        if (self.condition_column is None) != (self.control is None):
-            raise ValueError(
-                "condition_column and control must be given together, "
-                f"got {self.condition_column!r} and {self.control!r}"
-            )
-        if self.exposure_column is not None and self.condition_column is None:
-            raise ValueError(
-                f"exposure_column needs condition_column, got {self.exposure_column!r} alone"
-            )
-        labels = self.label_columns
-        twice = [column for column in labels if labels.count(column) > 1]
-        if twice:
-            raise ValueError(
-                "cell_type_column, condition_column and exposure_column must differ, "
-                f"got {twice[0]!r} twice"
-            )
+    def _check_sections(self) -> Self:
+        for name, section in self.sections.items():
+            tasks = SECTION_TASKS[name]
+            is_asked = any(task in tasks for task in self.tasks)
+            if is_asked != (section is not None):
+                several = "task" if len(tasks) == 1 else "one of the tasks"
+                raise ValueError(
+                    f"{name} must be given for {several} {', '.join(tasks)} and only then, "
+                    f"got tasks {[str(t) for t in self.tasks]} and {name}={section}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_samples(self) -> Self:
+        if self.multi_cell is None:
+            return self
+        for task in self.tasks:
+            if task in TISSUE_TASKS and self.multi_cell.tissue_column is None:
+                raise ValueError(f"{task} needs multi_cell.tissue_column, got None")
+            if task in ABSTRACT_TASKS and not self.multi_cell.has_abstracts:
+                raise ValueError(
+                    f"{task} needs multi_cell.abstracts or abstract_column, got neither"
+                )
         return self
 
     @model_validator(mode="after")

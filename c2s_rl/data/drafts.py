@@ -1,136 +1,127 @@
-"""Which cells make which prompt, before any text is written.
+"""Which cells, genes and texts make a prompt, before any of it is written.
 
-Every choice is keyed by cell ids and the seed, so it does not depend on the order of the cells.
-Left out: wording and targets (`corpus.py`) and the line between training and test (`splits.py`).
-
-Shape suffix: C cells.
+A family of tasks is one module that turns `Material` and the config into `Draft`s (cells:
+`cell_drafts.py`, samples: `sample_drafts.py`, ...); `drafters.py` lists them. Every choice is keyed
+by cell ids and the seed, so it does not depend on the order of the cells. Left out: wording and
+targets (`record_writer.py`) and the line between training and test (`splits.py`).
 """
 
-import logging
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
-
-import numpy as np
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from c2s_rl.cells.rank import stable_hash
-from c2s_rl.cells.vocabulary import shown
+from c2s_rl.cells.vocabulary import Vocabulary
+from c2s_rl.data.cell_table import TextArray
 from c2s_rl.data.corpus_config import PromptLimits
 from c2s_rl.data.labels import LabelledCell
+from c2s_rl.data.tiers import ConditionParts
 from c2s_rl.types import Split, Task
 
-log = logging.getLogger(__name__)
 
-
-class Placed(Protocol):
-    """What limiting and counting need to know of a draft."""
-
-    @property
-    def prompt_id(self) -> str:
-        """Unique id."""
-
-    @property
-    def task(self) -> Task:
-        """What is asked."""
-
-    @property
-    def condition(self) -> str:
-        """Population that the answer belongs to."""
-
-    @property
-    def split(self) -> Split:
-        """Its side."""
-
-
-PlacedT = TypeVar("PlacedT", bound=Placed)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
-    """A prompt to be written."""
+    """A prompt to be written.
+
+    The answer is the cells `answers`, or one text per cell (`answer_lines`), or `answer`.
+    """
 
     prompt_id: str
-    """Unique: task, answer cell and number of the draw."""
+    """Unique: task, what it is about and number of the draw."""
     task: Task
     """What is asked."""
-    cell: LabelledCell
-    """The cell that is the answer, or whose type is."""
-    control: LabelledCell | None
-    """The untreated cell shown; None when the task has none."""
+    condition: str
+    """Population that the answer belongs to, or group that results are shown by."""
+    split: Split
+    """Its side."""
+    shown: tuple[LabelledCell, ...] = ()
+    """Cells shown in the prompt, in order."""
+    answers: tuple[LabelledCell, ...] = ()
+    """Cells that are the answer, in order."""
+    sentences: tuple[str, ...] = ()
+    """Cells shown that are in no shard, as sentences; instead of `shown`."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """Placeholder to its text; 'num_genes' too where it is not the length of sentences."""
+    lines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Placeholder to a text per cell, to be written in numbered lines."""
+    answer: str = ""
+    """Text of the answer."""
+    answer_lines: tuple[str, ...] = ()
+    """A text per cell shown, to be written in numbered lines."""
+    target_genes: tuple[int, ...] = ()
+    """Vocabulary indices of an answer that is genes but no cell."""
+    keywords: tuple[str, ...] = ()
+    """Words that a right free-text answer names."""
+    parts: ConditionParts | None = None
+    """The condition taken apart, for tiers; None where it is not one of cells."""
+    is_sample: bool = False
+    """Cells may be left out, last first, to fit the token budget."""
 
     @property
-    def condition(self) -> str:
-        """Population of the answer."""
-        return self.cell.condition
+    def context_id(self) -> str:
+        """Id of the first cell shown, or ''."""
+        return self.shown[0].cell_id if self.shown else ""
 
     @property
-    def split(self) -> Split:
-        """Side of the answer."""
-        return self.cell.split
+    def target_id(self) -> str:
+        """Id of the first cell of the answer, or ''."""
+        return self.answers[0].cell_id if self.answers else ""
+
+    @property
+    def context_ids(self) -> tuple[str, ...]:
+        """Ids of all cells shown."""
+        return tuple(cell.cell_id for cell in self.shown)
+
+    @property
+    def target_ids(self) -> tuple[str, ...]:
+        """Ids of all cells of the answer."""
+        return tuple(cell.cell_id for cell in self.answers)
+
+    @property
+    def num_cells(self) -> int:
+        """Cells shown or asked for."""
+        return max(len(self.shown), len(self.sentences), len(self.answers))
+
+    def first_cells(self, num: int) -> "Draft":
+        """Return the same sample of its first `num` cells only."""
+        return replace(
+            self,
+            shown=self.shown[:num],
+            answers=self.answers[:num],
+            lines={name: texts[:num] for name, texts in self.lines.items()},
+            answer_lines=self.answer_lines[:num],
+        )
 
 
-def draft_prompts(
-    cells: Sequence[LabelledCell], task: Task, *, pairs_per_cell: int, seed: int
-) -> tuple[list[Draft], Counter[str]]:
-    """Choose the cells of every prompt of a task.
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What drafts are made of."""
 
-    Args:
-        cells: All cells of the corpus.
-        task: The task.
-        pairs_per_cell: Control cells a perturbed cell is paired with.
-        seed: Seed of the pairing.
+    cells: tuple[LabelledCell, ...]
+    """Cells that have every label, sorted by id."""
+    obs: Mapping[str, TextArray]
+    """Column name to a label of every cell of the source; see `value`."""
+    vocabulary: Vocabulary
+    """Symbols of the cells' genes."""
 
-    Returns:
-        Drafts in order of cell id and draw, and what was left out: 'no_control' (cells),
-        'too_few_controls' (prompts), 'not_control' (cells).
-    """
-    ordered = sorted(cells, key=lambda cell: cell.cell_id)
-    if task is Task.PERTURBATION_RESPONSE:
-        return _pair(ordered, pairs_per_cell, seed)
-    if task is Task.CELL_GENERATION:
-        # The prompt names a cell type and no perturbation: an untreated cell is what it asks for.
-        kept = [cell for cell in ordered if cell.is_control]
-    else:
-        kept = ordered
-    drafts = [Draft(f"{task}/{cell.cell_id}/0", task, cell, None) for cell in kept]
-    return drafts, Counter({"not_control": len(ordered) - len(kept)})
+    def value(self, cell: LabelledCell, column: str | None) -> str:
+        """Return a cell's label in an obs column; '' where missing, and for no column."""
+        return "" if column is None else str(self.obs[column][cell.row])
 
 
-def _pair(
-    ordered: Sequence[LabelledCell], pairs_per_cell: int, seed: int
-) -> tuple[list[Draft], Counter[str]]:
-    """Pair each perturbed cell with controls of its type, donor and side, drawn without repeats."""
-    pools: defaultdict[tuple[str, str, Split], list[LabelledCell]] = defaultdict(list)
-    for cell in ordered:
-        if cell.is_control:
-            pools[cell.cell_type, cell.donor, cell.split].append(cell)
-    drafts: list[Draft] = []
-    dropped: Counter[str] = Counter()
-    lacking: Counter[str] = Counter()
-    for cell in ordered:
-        if cell.is_control:
-            continue
-        pool = pools.get((cell.cell_type, cell.donor, cell.split), [])
-        if not pool:
-            dropped["no_control"] += 1
-            lacking[f"{cell.condition} ({cell.split})"] += 1
-            continue
-        num = min(pairs_per_cell, len(pool))
-        dropped["too_few_controls"] += pairs_per_cell - num
-        generator = np.random.default_rng(stable_hash(f"pair|{cell.cell_id}", seed))
-        for draw, pick in enumerate(generator.choice(len(pool), size=num, replace=False)):
-            prompt_id = f"{Task.PERTURBATION_RESPONSE}/{cell.cell_id}/{draw}"
-            drafts.append(Draft(prompt_id, Task.PERTURBATION_RESPONSE, cell, pool[pick]))
-    if lacking:
-        names = shown([f"{name}: {num}" for name, num in sorted(lacking.items())])
-        log.warning("left out perturbed cells that have no control cell: %s", names)
-    return drafts, dropped
+@dataclass(frozen=True, eq=False)
+class Drafted:
+    """What a family made of one task."""
+
+    drafts: Sequence[Draft]
+    """Prompts to be written."""
+    dropped: Counter[str]
+    """Reason to number left out, of cells or prompts."""
 
 
 def limit_drafts(
-    drafts: Iterable[PlacedT], limits: PromptLimits, *, seed: int
-) -> tuple[list[PlacedT], int]:
+    drafts: Iterable[Draft], limits: PromptLimits, *, seed: int
+) -> tuple[list[Draft], int]:
     """Shuffle drafts by a hash of their id and keep the first so many of each task and condition.
 
     Args:
@@ -144,7 +135,7 @@ def limit_drafts(
     """
     most = {Split.TRAIN: limits.train, Split.TEST: limits.test}
     num: Counter[tuple[Task, str, Split]] = Counter()
-    kept: list[PlacedT] = []
+    kept: list[Draft] = []
     num_dropped = 0
     for draft in sorted(drafts, key=lambda d: stable_hash(f"order|{d.prompt_id}", seed)):
         key = (draft.task, draft.condition, draft.split)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from c2s_rl.data.cell_table import CellTable, TextArray
+from c2s_rl.data.cell_source import CellLabels
+from c2s_rl.data.cell_table import TextArray
 from c2s_rl.data.corpus_config import CorpusConfig
 from c2s_rl.data.splits import CellSplit, matches, matches_all, require_value, split_cells
 from c2s_rl.data.tiers import ConditionParts
@@ -18,7 +19,7 @@ from c2s_rl.errors import DataError
 from c2s_rl.types import Split
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabelledCell:
     """What drafting needs to know of one cell."""
 
@@ -38,6 +39,8 @@ class LabelledCell:
     """Untreated; True for all cells without a condition column."""
     exposure: str = ""
     """Value of the exposure column; '' without one, and for controls."""
+    match: tuple[str, ...] = ()
+    """Values of the columns of control_match, which its control shares."""
 
     @property
     def condition(self) -> str:
@@ -74,14 +77,14 @@ class LabelledCells:
     """Condition to the name of its tier, where the config gives one; the first that holds it."""
 
 
-def label_cells(table: CellTable, config: CorpusConfig) -> LabelledCells:
+def label_cells(table: CellLabels, config: CorpusConfig) -> LabelledCells:
     """Read the labels of all cells and draw the held-out line through them.
 
     Cells that lack a label (type, condition, donor, split group; exposure, unless they are
     controls) are left out.
 
     Args:
-        table: Cells with the obs columns that `config` names.
+        table: Ids and the obs columns that `config` names.
         config: Columns, control value and split rules.
 
     Raises:
@@ -129,23 +132,32 @@ def _label(
     config: CorpusConfig,
     split: CellSplit,
 ) -> tuple[LabelledCell, ...]:
-    blank = np.full(len(rows), "")
-    perturbations = obs.get(config.condition_column or "", blank)
-    exposures = obs.get(config.exposure_column or "", blank)
-    donors = obs.get(config.donor_column or "", blank)
-    is_control_C = [
-        config.control is None or str(value) == config.control for value in perturbations
-    ]
+    labels = {column: _shared(values) for column, values in obs.items()}
+    blank = [""] * len(rows)
+    perturbations = labels.get(config.condition_column or "", blank)
+    exposures = labels.get(config.exposure_column or "", blank)
+    donors = labels.get(config.donor_column or "", blank)
+    cell_types = labels[config.cell_type_column]
+    matched = [labels[column] for column in config.control_match]
+    is_control_C = [config.control is None or value == config.control for value in perturbations]
     return tuple(
         LabelledCell(
             row=row,
             cell_id=ids[i],
-            cell_type=str(obs[config.cell_type_column][i]),
-            perturbation=str(perturbations[i]),
-            donor=str(donors[i]),
+            cell_type=cell_types[i],
+            perturbation=perturbations[i],
+            donor=donors[i],
             split=Split.TEST if split.is_test_C[i] else Split.TRAIN,
             is_control=is_control_C[i],
-            exposure="" if is_control_C[i] else str(exposures[i]),
+            exposure="" if is_control_C[i] else exposures[i],
+            match=tuple(column[i] for column in matched),
         )
         for i, row in enumerate(rows)
     )
+
+
+def _shared(column_C: TextArray) -> list[str]:
+    """List the labels with one string object for all cells of a label: memory, not looks."""
+    names, inverse_C = np.unique(column_C, return_inverse=True)
+    known: list[str] = names.tolist()
+    return [known[i] for i in inverse_C.tolist()]

@@ -9,6 +9,7 @@ Shape suffixes: P prompts of a file, K genes of one prompt.
 """
 
 import itertools
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.errors import DataError, MissingFileError
 from c2s_rl.types import IntArray, PromptRecord, Split, Task
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 # Large enough to compress well, small enough that one file's rankings fit in memory many times.
 ROWS_PER_FILE = 8192
@@ -51,6 +52,8 @@ SCHEMA = pa.schema(
         ("context_genes", _GENES),
         ("tier", _WORD),
         ("keywords", _WORDS),
+        ("context_ids", _WORDS),
+        ("target_ids", _WORDS),
     ]
 )
 
@@ -79,9 +82,15 @@ class PromptManifest(BaseModel):
     seed: int = Field(description="Seed of split, pairing, wording and order.")
     counts: tuple[ConditionCount, ...] = Field(description="Per task, side and condition.")
     dropped: dict[str, int] = Field(description="Reason to number left out.")
+    num_shortened: dict[Task, int] = Field(
+        default_factory=dict, description="Per task, prompts that were cut to the token budget."
+    )
     num_short_targets: int = Field(description="Target sentences of fewer than num_genes genes.")
     cells_manifest_sha256: str = Field(description="SHA-256 of the cell shards' manifest.json.")
-    qa_sha256: str = Field("", description="SHA-256 of the file of questions; '' without one.")
+    sources_sha256: dict[str, str] = Field(
+        default_factory=dict,
+        description="SHA-256 of each other file (questions, abstracts, gene sets), by its name.",
+    )
     config: dict[str, JsonValue] = Field(description="The stage's config, resolved.")
     phrasings: dict[Task, tuple[str, ...]] = Field(description="Templates the prompts came from.")
     symbols: tuple[str, ...] = Field(description="Vocabulary as written in sentences.")
@@ -121,6 +130,16 @@ def write_prompts(folder: Path, records: Iterable[PromptRecord], manifest: Promp
     Raises:
         ValueError: If a record breaks the joining rule (see `c2s_rl.prompts.render`).
     """
+    write_shards(folder, records)
+    write_manifest(folder, manifest)
+
+
+def write_shards(folder: Path, records: Iterable[PromptRecord]) -> None:
+    """Write prompts without a manifest, one file in memory at a time.
+
+    Raises:
+        ValueError: If a record breaks the joining rule (see `c2s_rl.prompts.render`).
+    """
     remaining = iter(records)
     for index in itertools.count():
         chunk = list(itertools.islice(remaining, ROWS_PER_FILE))
@@ -135,6 +154,10 @@ def write_prompts(folder: Path, records: Iterable[PromptRecord], manifest: Promp
             data_page_size=PAGE_BYTES,
             use_dictionary=["task", "condition", "split", "tier"],
         )
+
+
+def write_manifest(folder: Path, manifest: PromptManifest) -> None:
+    """Write what the shards were made from."""
     text = manifest.model_dump_json(indent=1)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
@@ -177,20 +200,30 @@ def read_manifest(folder: Path) -> PromptManifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise MissingFileError(f"a corpus must hold {MANIFEST}, got none in {folder}")
+    text = path.read_text(encoding="utf-8")
+    _check_version(text, path)
     try:
-        manifest = PromptManifest.model_validate_json(path.read_text(encoding="utf-8"))
+        return PromptManifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise DataError(
             f"a corpus manifest must follow its schema, got {first['msg']!r} at {place} in {path}"
         ) from error
-    if manifest.schema_version != SCHEMA_VERSION:
+
+
+def _check_version(text: str, path: Path) -> None:
+    """Refuse the manifest of another version before its fields are looked at."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return  # the schema's own check has the better message
+    version = content.get("schema_version") if isinstance(content, dict) else SCHEMA_VERSION
+    if version != SCHEMA_VERSION:
         raise DataError(
-            f"schema_version must be {SCHEMA_VERSION}, got {manifest.schema_version} in {path}; "
+            f"schema_version must be {SCHEMA_VERSION}, got {version} in {path}; "
             "make the corpus again"
         )
-    return manifest
 
 
 def _to_table(records: Sequence[PromptRecord]) -> pa.Table:
@@ -209,6 +242,8 @@ def _to_table(records: Sequence[PromptRecord]) -> pa.Table:
         _to_lists([r.context_genes_K for r in records]),
         pa.array([r.tier for r in records], _WORD),
         pa.array([list(r.keywords) for r in records], _WORDS),
+        pa.array([list(r.context_ids) for r in records], _WORDS),
+        pa.array([list(r.target_ids) for r in records], _WORDS),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
@@ -252,7 +287,7 @@ def _to_records(table: pa.Table, num_symbols: int, path: Path) -> list[PromptRec
         for name in SCHEMA.names
         if not pa.types.is_list(SCHEMA.field(name).type)
     }
-    keywords = table["keywords"].to_pylist()
+    words = {n: table[n].to_pylist() for n in ("keywords", "context_ids", "target_ids")}
     target_genes = _from_lists(table["target_genes"], num_symbols, path)
     context_genes = _from_lists(table["context_genes"], num_symbols, path)
     return [
@@ -268,7 +303,9 @@ def _to_records(table: pa.Table, num_symbols: int, path: Path) -> list[PromptRec
             target_genes_K=target_genes[row],
             context_genes_K=context_genes[row],
             tier=texts["tier"][row],
-            keywords=tuple(keywords[row]),
+            keywords=tuple(words["keywords"][row]),
+            context_ids=tuple(words["context_ids"][row]),
+            target_ids=tuple(words["target_ids"][row]),
         )
         for row in range(table.num_rows)
     ]

@@ -7,43 +7,38 @@ and in its cells. Left out: wording (`corpus.py`).
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from c2s_rl.cells.rank import stable_hash
 from c2s_rl.cells.vocabulary import unknown_name
-from c2s_rl.data.corpus_config import QaConfig
+from c2s_rl.data.corpus_config import CorpusConfig, QaConfig
+from c2s_rl.data.drafts import Draft, Drafted, Material
 from c2s_rl.data.labels import LabelledCell
-from c2s_rl.data.qa_file import QaItem
+from c2s_rl.data.qa_file import QaItem, read_questions
 from c2s_rl.data.splits import require_value, split_cells
 from c2s_rl.errors import ConfigError, DataError
 from c2s_rl.types import Split, Task
 
 
-@dataclass(frozen=True)
-class QaDraft:
-    """A question about certain cells, to be written."""
+def draft_questions_of_file(material: Material, task: Task, config: CorpusConfig) -> Drafted:
+    """Read the file of questions that the config names and choose the cells of each.
 
-    prompt_id: str
-    """Unique: task, question and number of the draw."""
-    item: QaItem
-    """The question."""
-    cells: tuple[LabelledCell, ...]
-    """Cells shown; empty where the question brings its own sentences."""
-    split: Split
-    """Its side."""
-    task: Task = Task.QUESTION_ANSWERING
-
-    @property
-    def condition(self) -> str:
-        """Group that results are shown by."""
-        return self.item.condition
+    Raises:
+        MissingFileError: If there is no such file.
+        ConfigError: If `qa.split` names a column that the file lacks.
+        DataError: As `read_questions` and `draft_questions`.
+    """
+    if config.qa is None:
+        raise ConfigError(f"{task} needs section qa, got None")
+    items = read_questions(config.qa.path)
+    drafts, dropped = draft_questions(items, material.cells, config.qa, seed=config.seed)
+    return Drafted(drafts, dropped)
 
 
 def draft_questions(
     items: Sequence[QaItem], cells: Sequence[LabelledCell], config: QaConfig, *, seed: int
-) -> tuple[list[QaDraft], Counter[str]]:
+) -> tuple[list[Draft], Counter[str]]:
     """Choose side and cells of every question.
 
     Args:
@@ -66,7 +61,7 @@ def draft_questions(
     for cell in sorted(cells, key=lambda cell: cell.cell_id):
         pools[cell.cell_type, cell.split].append(cell)
     _check_types(items, cells)
-    drafts: list[QaDraft] = []
+    drafts: list[Draft] = []
     dropped: Counter[str] = Counter()
     for item in items:
         if item.cells:
@@ -133,24 +128,33 @@ def _draw(
     side: Split,
     config: QaConfig,
     seed: int,
-) -> QaDraft:
+) -> Draft:
     generator = np.random.default_rng(stable_hash(f"qa|{item.question_id}|{draw}", seed))
     picked = generator.choice(len(pool), size=config.cells_per_question, replace=False)
     return _draft(item, draw, tuple(pool[pick] for pick in picked.tolist()), side)
 
 
-def _draft(item: QaItem, draw: int, cells: tuple[LabelledCell, ...], side: Split) -> QaDraft:
-    prompt_id = f"{Task.QUESTION_ANSWERING}/{item.question_id}/{draw}"
-    return QaDraft(prompt_id, item, cells, side)
+def _draft(item: QaItem, draw: int, cells: tuple[LabelledCell, ...], side: Split) -> Draft:
+    return Draft(
+        prompt_id=f"{Task.QUESTION_ANSWERING}/{item.question_id}/{draw}",
+        task=Task.QUESTION_ANSWERING,
+        condition=item.condition,
+        split=side,
+        shown=cells,
+        sentences=item.sentences,
+        words={"question": item.question, "context": item.context},
+        answer=item.answer,
+        keywords=item.keywords,
+    )
 
 
-def _check_leaks(drafts: Sequence[QaDraft]) -> None:
+def _check_leaks(drafts: Sequence[Draft]) -> None:
     """Prove that no question with its answer, and no cell, is on both sides."""
     asked: dict[Split, set[str]] = {side: set() for side in Split}
     shown: dict[Split, set[str]] = {side: set() for side in Split}
     for draft in drafts:
-        asked[draft.split].add(f"{draft.item.question} -> {draft.item.answer}")
-        shown[draft.split] |= {cell.cell_id for cell in draft.cells}
+        asked[draft.split].add(f"{draft.words['question']} -> {draft.answer}")
+        shown[draft.split] |= set(draft.context_ids)
     for what, by_side in (("a question with its answer", asked), ("a cell of a question", shown)):
         shared = sorted(by_side[Split.TRAIN] & by_side[Split.TEST])
         if shared:

@@ -10,7 +10,7 @@ Shape suffix: C cells.
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from c2s_rl.cells.rank import stable_hash
 from c2s_rl.cells.vocabulary import shown
 from c2s_rl.config import FrozenConfig
 from c2s_rl.errors import DataError
-from c2s_rl.types import PromptRecord, Split
+from c2s_rl.types import Split
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -200,8 +200,36 @@ def _draw_groups(
     return np.isin(group_C, order[:num_test])
 
 
+class HasCells(Protocol):
+    """What the check needs to know of a prompt: a record or its draft."""
+
+    @property
+    def split(self) -> Split:
+        """Its side."""
+
+    @property
+    def condition(self) -> str:
+        """Population that the answer belongs to."""
+
+    @property
+    def context_id(self) -> str:
+        """The first cell shown, or ''."""
+
+    @property
+    def target_id(self) -> str:
+        """The first cell of the answer, or ''."""
+
+    @property
+    def context_ids(self) -> tuple[str, ...]:
+        """All cells shown."""
+
+    @property
+    def target_ids(self) -> tuple[str, ...]:
+        """All cells of the answer."""
+
+
 def check_leaks(
-    records: Iterable[PromptRecord],
+    records: Iterable[HasCells],
     *,
     held_out_cells: frozenset[str],
     held_out_conditions: frozenset[str],
@@ -209,7 +237,7 @@ def check_leaks(
     """Prove that training and test prompts share neither cells nor held-out conditions.
 
     Args:
-        records: All prompts of a corpus.
+        records: All prompts of a corpus, or their drafts.
         held_out_cells: Ids of the cells that a held-out value keeps from training.
         held_out_conditions: Conditions that a held-out value keeps from training.
 
@@ -220,8 +248,8 @@ def check_leaks(
     targets: dict[Split, set[str]] = {split: set() for split in Split}
     train_conditions: set[str] = set()
     for record in records:
-        contexts[record.split].add(record.context_id)
-        targets[record.split].add(record.target_id)
+        contexts[record.split].update((record.context_id, *record.context_ids))
+        targets[record.split].update((record.target_id, *record.target_ids))
         if record.split is Split.TRAIN:
             train_conditions.add(record.condition)
     train, test = Split.TRAIN, Split.TEST

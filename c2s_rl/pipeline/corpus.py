@@ -8,13 +8,19 @@ Left out: making cells (stage `convert`) and tokenising (stages `base-model`, `s
 import logging
 from pathlib import Path
 
-import c2s_rl.data.shards as cell_shards
+import numpy as np
+
 from c2s_rl.checkpoint import MANIFEST, atomic_folder, require_replaceable, sha256_of
-from c2s_rl.data.corpus import CellSource, build_corpus
+from c2s_rl.config import expand_variables
+from c2s_rl.data.cell_source import CellSource, ShardSource
+from c2s_rl.data.corpus import Tally, all_dropped, count_conditions, iter_records, plan_corpus
 from c2s_rl.data.corpus_config import CorpusConfig, PromptLimits, TargetForm
-from c2s_rl.data.prompt_set import PromptManifest, write_prompts
+from c2s_rl.data.gene_set_drafts import gene_set_files
+from c2s_rl.data.prompt_set import PromptManifest, write_manifest, write_shards
 from c2s_rl.data.qa_file import questions_file
 from c2s_rl.data.splits import SplitConfig
+from c2s_rl.data.token_budget import TokenCosts, estimated_costs
+from c2s_rl.errors import DataError, MissingFileError
 from c2s_rl.prompts.render import load_all_templates
 from c2s_rl.types import Split
 
@@ -42,34 +48,69 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
     """
     require_replaceable(output)
     templates = load_all_templates(config.tasks, config.templates)
-    cell_manifest = cell_shards.read_manifest(cells)
-    source = CellSource(
-        table=cell_shards.read_cells(cells, config.obs_columns),
-        vocabulary=cell_manifest.vocabulary,
-        organism=cell_manifest.organism,
-        seed=cell_manifest.seed,
-    )
-    corpus = build_corpus(source, config, templates)
-    manifest = PromptManifest(
-        organism=cell_manifest.organism,
-        num_genes=config.num_genes,
-        seed=config.seed,
-        counts=corpus.counts,
-        dropped=corpus.dropped,
-        num_short_targets=corpus.num_short_targets,
-        cells_manifest_sha256=sha256_of(cells / MANIFEST),
-        qa_sha256="" if config.qa is None else sha256_of(questions_file(config.qa.path)),
-        config=config.model_dump(mode="json"),
-        phrasings={task: templates[task].prompts for task in config.tasks},
-        symbols=source.vocabulary.symbols,
-        original=source.vocabulary.original,
-    )
+    source = ShardSource(cells, config.obs_columns)
+    costs = _token_costs(config, source)
+    plan, tally = plan_corpus(source, config), Tally()
     with atomic_folder(output) as folder:
-        write_prompts(folder, corpus.records, manifest)
+        write_shards(folder, iter_records(plan, source, config, templates, costs, tally))
+        manifest = PromptManifest(
+            organism=source.organism,
+            num_genes=config.num_genes,
+            seed=config.seed,
+            counts=count_conditions(plan, tally),
+            dropped=all_dropped(plan, tally, config),
+            num_shortened={task: num for task, num in sorted(tally.num_shortened.items()) if num},
+            num_short_targets=tally.num_short_targets,
+            cells_manifest_sha256=sha256_of(cells / MANIFEST),
+            sources_sha256={path.name: sha256_of(path) for path in _source_files(config)},
+            config=config.model_dump(mode="json"),
+            phrasings={task: templates[task].prompts for task in config.tasks},
+            symbols=source.vocabulary.symbols,
+            original=source.vocabulary.original,
+        )
+        write_manifest(folder, manifest)
     log.info(
         "corpus: %d training and %d test prompts, %d conditions",
         manifest.num_prompts(Split.TRAIN),
         manifest.num_prompts(Split.TEST),
-        len({count.condition for count in corpus.counts}),
+        len({count.condition for count in manifest.counts}),
     )
     return manifest
+
+
+def _token_costs(config: CorpusConfig, source: CellSource) -> TokenCosts | None:
+    """Count the tokens of every gene, with the tokenizer or the mean that the budget names."""
+    budget = config.token_budget
+    if budget is None:
+        return None
+    if budget.tokens_per_gene is not None or budget.tokenizer is None:
+        return estimated_costs(budget.tokens_per_gene or 1.0, len(source.vocabulary))
+    from transformers import AutoTokenizer  # heavy: only where token counts are asked for
+
+    folder = Path(expand_variables(str(budget.tokenizer)))
+    if not folder.is_dir():
+        raise MissingFileError(f"token_budget.tokenizer must be a folder, got {folder}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"a tokenizer folder must load, got {reason} in {folder}") from error
+
+    def count(texts: list[str]) -> list[int]:
+        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return [len(one) for one in ids]
+
+    words = [f" {symbol}" for symbol in source.vocabulary.symbols]
+    return TokenCosts(np.array(count(words), dtype=np.float64), lambda text: count([text])[0])
+
+
+def _source_files(config: CorpusConfig) -> list[Path]:
+    """List the files beside the cells that the corpus is made of."""
+    files: list[Path] = []
+    if config.qa is not None:
+        files.append(questions_file(config.qa.path))
+    if config.multi_cell is not None and config.multi_cell.abstracts is not None:
+        files.append(Path(expand_variables(str(config.multi_cell.abstracts))))
+    if config.gene_sets is not None:
+        files += gene_set_files(config.gene_sets)
+    return files

@@ -7,15 +7,15 @@ import pytest
 
 from c2s_rl.cells.rank import rank_rows, stable_hash
 from c2s_rl.cells.vocabulary import Vocabulary
+from c2s_rl.data.cell_source import TableSource
 from c2s_rl.data.cell_table import CellTable
-from c2s_rl.data.corpus import CellSource
 
 SYMBOLS = tuple(f"G{i}" for i in range(12))
 SEED = 42
-MakeSource = Callable[[Sequence[tuple[str, str, str, str]]], CellSource]
+MakeSource = Callable[[Sequence[tuple[str, str, str, str]]], TableSource]
 
 
-def make_source(cells: Sequence[tuple[str, str, str, str]]) -> CellSource:
+def make_source(cells: Sequence[tuple[str, str, str, str]]) -> TableSource:
     """Make cells of (id, cell type, condition, donor); each has about half of the 12 genes."""
     rows = []
     for cell_id, *_ in cells:
@@ -43,7 +43,7 @@ def make_source(cells: Sequence[tuple[str, str, str, str]]) -> CellSource:
             for name, values in zip(("cell_type", "condition", "donor"), columns, strict=True)
         },
     )
-    return CellSource(table, Vocabulary(SYMBOLS, SYMBOLS), "Homo sapiens", SEED)
+    return TableSource(table, Vocabulary(SYMBOLS, SYMBOLS), "Homo sapiens", SEED)
 
 
 @pytest.fixture

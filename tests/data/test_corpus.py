@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from c2s_rl.data.corpus import CellSource, Corpus, build_corpus
+from c2s_rl.data.cell_source import TableSource
+from c2s_rl.data.corpus import Corpus, build_corpus
 from c2s_rl.data.corpus_config import CorpusConfig
 from c2s_rl.data.pseudobulk import mean_expression
 from c2s_rl.data.splits import SplitConfig
@@ -19,7 +20,7 @@ from c2s_rl.prompts.render import load_all_templates
 from c2s_rl.types import PromptRecord, Split, Task
 
 Cells = Sequence[tuple[str, str, str, str]]
-MakeSource = Callable[[Cells], CellSource]
+MakeSource = Callable[[Cells], TableSource]
 
 PERTURBATION = CorpusConfig(
     tasks=(Task.PERTURBATION_RESPONSE,),
@@ -27,7 +28,14 @@ PERTURBATION = CorpusConfig(
     control="control",
     num_genes=4,
 )
-CELL_TASKS = [task for task in Task if task is not Task.QUESTION_ANSWERING]  # see test_qa.py
+# Samples, gene sets and questions: test_sample_drafts.py, test_gene_set_drafts.py, test_qa.py.
+CELL_TASKS = [
+    Task.CELL_GENERATION,
+    Task.CELL_TYPE_ANNOTATION,
+    Task.PERTURBATION_RESPONSE,
+    Task.PERTURBATION_ANNOTATION,
+    Task.SINGLE_CELL_LANGUAGE_MODELLING,
+]
 HELD_OUT = PERTURBATION.model_copy(
     update={"split": SplitConfig(holdout={"cell_type": ("B cell",)}, test_fraction=0.3)}
 )
@@ -38,7 +46,7 @@ def changed(config: CorpusConfig, **update: object) -> CorpusConfig:
     return CorpusConfig.model_validate({**config.model_dump(), **update})
 
 
-def build(source: CellSource, config: CorpusConfig) -> Corpus:
+def build(source: TableSource, config: CorpusConfig) -> Corpus:
     return build_corpus(source, config, load_all_templates(config.tasks, config.templates))
 
 
@@ -116,7 +124,8 @@ def test_held_out_type_is_tested_only(source_of: MakeSource, toy_cells: Cells) -
         is_b = "B cell" in (record.context_id + record.target_id)
         assert record.split is Split.TEST or not is_b
     held_out = [r for r in corpus.records if r.condition == "B cell | IFN-beta"]
-    assert {r.task for r in held_out} == {Task.PERTURBATION_RESPONSE, Task.CELL_TYPE_ANNOTATION}
+    # An untreated cell is what generation asks for, so that of treated cells is left out.
+    assert {r.task for r in held_out} == set(CELL_TASKS) - {Task.CELL_GENERATION}
 
 
 def test_held_out_perturbation_is_tested_with_controls_of_its_own(source_of: MakeSource) -> None:

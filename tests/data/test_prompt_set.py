@@ -208,7 +208,11 @@ def test_shard_of_other_columns_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 9}, "schema_version must be 2, got 9 in .*make the corpus again"),
+        ({"schema_version": 9}, "schema_version must be 3, got 9 in .*make the corpus again"),
+        (
+            {"schema_version": 2, "qa_sha256": ""},
+            "schema_version must be 3, got 2 in .*make the corpus again",
+        ),
         ({"num_genes": "many"}, "must follow its schema, got .* at num_genes in"),
         ({"extra": 1}, "must follow its schema, got .* at extra in"),
     ],

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from c2s_rl.cells.sentence import write_sentence
-from c2s_rl.data.corpus import CellSource, Corpus, build_corpus
+from c2s_rl.data.cell_source import TableSource
+from c2s_rl.data.corpus import Corpus, build_corpus
 from c2s_rl.data.corpus_config import CorpusConfig
 from c2s_rl.data.qa_file import read_questions
 from c2s_rl.errors import ConfigError, DataError, MissingFileError
@@ -19,7 +20,7 @@ from c2s_rl.types import PromptRecord, Split, Task
 from tests.conftest import PROJECT
 
 Cells = Sequence[tuple[str, str, str, str]]
-MakeSource = Callable[[Cells], CellSource]
+MakeSource = Callable[[Cells], TableSource]
 Row = Mapping[str, object]
 
 SHIPPED = PROJECT / "configs" / "data" / "scqa_pbmc.jsonl"
@@ -55,7 +56,7 @@ def config(
     )
 
 
-def build(source: CellSource, corpus: CorpusConfig) -> Corpus:
+def build(source: TableSource, corpus: CorpusConfig) -> Corpus:
     return build_corpus(source, corpus, load_all_templates(corpus.tasks, corpus.templates))
 
 

@@ -64,7 +64,8 @@ def prompt_set(tmp_path_factory: pytest.TempPathFactory) -> PromptSet:
         },
     }
     corpus.run(corpus.CorpusConfig.model_validate(settings), folder / "cells", folder / "corpus")
-    assert len(read_manifest(folder / "corpus").qa_sha256) == 64
+    sources = read_manifest(folder / "corpus").sources_sha256
+    assert [len(sha256) for sha256 in sources.values()] == [64]
     return read_prompts(folder / "corpus")
 
 

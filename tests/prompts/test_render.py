@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from c2s_rl.data.drafters import DRAFTERS
 from c2s_rl.errors import ConfigError, MissingFileError
 from c2s_rl.prompts.render import load_all_templates, load_templates, render_target
 from c2s_rl.prompts.tasks import TASK_RULES, PromptFacts
@@ -14,12 +15,20 @@ from c2s_rl.types import Task
 FACTS = PromptFacts(
     num_genes=80,
     organism="Homo sapiens",
-    cell_type="CD14 Mono",
-    perturbation="IFN-beta",
-    cell_sentence="ISG15 B2M FTH1",
-    cell_sentences=("ISG15 B2M", "LYZ FTH1"),
-    question="What are these?",
-    context="Blood of one donor.",
+    sentences=("ISG15 B2M", "LYZ FTH1"),
+    num_cells=2,
+    words={
+        "cell_type": "CD14 Mono",
+        "perturbation": "IFN-beta",
+        "question": "What are these?",
+        "context": "Blood of one donor.",
+        "labels": "cell type and perturbation",
+        "tissue": "blood",
+        "cell_types": "Cell 1: CD14 Mono\nCell 2: B",
+        "abstract": "We measured blood.",
+        "gene_set": "hallmark apoptosis",
+        "genes": "BAX CASP3",
+    },
 )
 
 
@@ -33,10 +42,10 @@ def generation(folder: Path, prompt: str) -> Path:
     return write(folder, f"task: cell_generation\nprompts:\n  - {prompt!r}\n")
 
 
-@pytest.mark.parametrize("task", list(Task))
-def test_every_task_ships_five_phrasings_that_state_the_question(task: Task) -> None:
+@pytest.mark.parametrize("task", list(DRAFTERS))
+def test_every_task_ships_six_phrasings_that_state_the_question(task: Task) -> None:
     templates = load_templates(task)
-    assert len(templates.prompts) >= 5
+    assert len(templates.prompts) >= 6
     words = FACTS.as_words()
     for i in range(50):
         prompt = templates.render(FACTS, prompt_id=f"cell{i}", seed=0)
@@ -47,7 +56,7 @@ def test_every_task_ships_five_phrasings_that_state_the_question(task: Task) -> 
 
 def test_a_question_without_a_context_leaves_no_empty_line() -> None:
     templates = load_templates(Task.QUESTION_ANSWERING)
-    facts = replace(FACTS, context="")
+    facts = replace(FACTS, words={**FACTS.words, "context": ""})
     for i in range(50):
         prompt = templates.render(facts, prompt_id=f"q{i}", seed=0)
         assert all(prompt.split("\n"))
@@ -81,7 +90,7 @@ def test_phrasing_depends_on_prompt_id_and_seed_only() -> None:
 
 def test_facts_with_braces_are_not_read_as_placeholders(tmp_path: Path) -> None:
     templates = load_templates(Task.CELL_GENERATION, generation(tmp_path, "A {cell_type}:"))
-    facts = PromptFacts(num_genes=1, organism="x", cell_type="{organism}")
+    facts = PromptFacts(num_genes=1, organism="x", words={"cell_type": "{organism}"})
     assert templates.render(facts, prompt_id="a", seed=0) == "A {organism}:"
 
 

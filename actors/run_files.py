@@ -15,6 +15,7 @@ from c2s_rl.types import Split
 
 CELLS, CORPUS, BASE, SFT, ALIGN = "cells", "corpus", "base", "sft", "align"
 EMBEDDER = "embedder"
+EMBED, ANNOTATE, GENERATE = "embed", "annotate", "generate"
 EVALUATION, REPORT = "evaluation.json", "report.html"
 TEXT_EVALUATION, TEXT_REPORT = "text_evaluation.json", "text_report.html"
 

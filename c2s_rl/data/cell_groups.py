@@ -5,12 +5,13 @@ Left out: pseudobulks of groups (`pseudobulk.py`).
 Shape suffixes: C cells of a folder, S samples, k cells of one sample.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from c2s_rl.cells.rank import IndexArray
+from c2s_rl.cells.vocabulary import unknown_name
 from c2s_rl.data.cell_reader import CellReader
 from c2s_rl.errors import DataError
 
@@ -100,3 +101,25 @@ def group_codes(
             labels.append(part.categories[code])
         groups.append(tuple(reversed(labels)))
     return result_C, groups
+
+
+def matching_rows(cells: CellReader, where: Mapping[str, Collection[str]]) -> IndexArray:
+    """Rows of the cells that have one of the named labels in every named column; all without any.
+
+    Raises:
+        DataError: If a column is unknown, a label does not occur in it, or no cell has them all.
+    """
+    is_wanted_C = np.ones(len(cells), dtype=np.bool_)
+    for column, wanted in where.items():
+        labels = cells.labels(column)
+        for label in wanted:
+            if label not in labels.categories:
+                what = f"a label of {column}"
+                raise DataError(unknown_name(what, label, labels.categories, str(cells.folder)))
+        codes = [labels.categories.index(label) for label in wanted]
+        is_wanted_C &= np.isin(labels.codes_C, codes)
+    rows: IndexArray = np.flatnonzero(is_wanted_C)
+    if not len(rows):
+        named = {column: list(wanted) for column, wanted in where.items()}
+        raise DataError(f"at least one cell must match, got none for {named} in {cells.folder}")
+    return rows

@@ -106,7 +106,7 @@ def copy_with_obs(source: Path, path: Path, results: "pd.DataFrame") -> None:
             if taken:
                 raise DataError(f"obs must have no {taken[0]!r} yet, got one in {source}")
             for column in ordered.columns:
-                write_elem(obs, column, ordered[column].array)
+                write_elem(obs, column, ordered[column].values)
             order = np.array([*known, *ordered.columns], dtype=object)
             obs.attrs.create("column-order", order, dtype=h5py.string_dtype())
         partial.replace(path)

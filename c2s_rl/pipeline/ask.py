@@ -8,10 +8,12 @@ batches. Left out: engines (`actors/`) and what is asked (`annotate.py`, `genera
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from c2s_rl.cells.vocabulary import Vocabulary
-from c2s_rl.data.parquet_parts import bounds_of
+from c2s_rl.data.parquet_parts import bounds_of, missing_parts, part_path
 from c2s_rl.grpo.roles import RolloutAnswer, RolloutRequest
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.types import Group
@@ -37,6 +39,18 @@ class Engines(Protocol):
 
 StartEngines = Callable[[Vocabulary, SamplingConfig], AbstractContextManager[Engines]]
 """Starts engines on the stage's policy for the length of a block."""
+
+
+@dataclass(frozen=True)
+class AskFolders:
+    """Where a stage reads and writes."""
+
+    policy: Path
+    """Hugging Face folder."""
+    cells: Path
+    """Cells folder."""
+    output: Path
+    """Folder of the results."""
 
 
 def ask(
@@ -74,6 +88,52 @@ def ask(
             if len(answered[chunk]) == stop - start:
                 groups = answered.pop(chunk)
                 yield chunk, [groups[ticket] for ticket in range(start, stop)]
+
+
+class Asked(Protocol):
+    """What is asked, by number, and how answers are kept."""
+
+    def requests(self, start: int, stop: int) -> list[RolloutRequest]:
+        """Make the requests of prompts start..stop-1."""
+
+    def write(self, path: Path, groups: list[Group]) -> None:
+        """Write the answers of one part, whole or not at all."""
+
+
+def answer_all(
+    asked: Asked,
+    folder: Path,
+    start: Callable[[], AbstractContextManager[Engines]],
+    *,
+    num_prompts: int,
+    chunk_prompts: int,
+    on_progress: OnProgress,
+) -> None:
+    """Have all prompts answered whose parts are not in the folder yet.
+
+    Args:
+        asked: The prompts.
+        folder: Where the parts are.
+        start: Starts engines; not called if nothing is left to ask.
+        num_prompts: Of all parts.
+        chunk_prompts: Prompts of a part.
+        on_progress: For progress bars.
+    """
+    missing = missing_parts(folder, chunk_prompts, num_prompts)
+    done = num_prompts
+    for part in missing:
+        first, stop = bounds_of(part, chunk_prompts, num_prompts)
+        done -= stop - first
+    on_progress(done, num_prompts)
+    if not missing:
+        return
+    with start() as engines:
+        for part, groups in ask(
+            engines, asked.requests, missing, num_prompts=num_prompts, chunk_prompts=chunk_prompts
+        ):
+            asked.write(part_path(folder, part), groups)
+            done += len(groups)
+            on_progress(done, num_prompts)
 
 
 def _numbered(requests: Sequence[RolloutRequest], start: int) -> list[RolloutRequest]:

@@ -21,10 +21,6 @@ from c2s_rl.prompts.render import load_templates
 from c2s_rl.prompts.tasks import PromptFacts
 from c2s_rl.types import IntArray, Task
 
-SAMPLE_ANNOTATION = (
-    "{num_cells} {organism} cells, genes in order of descending expression:\n{cell_sentences}\n"
-    "Cell types:"
-)
 SAMPLE_SENTENCES = "{cell_sentences}"
 CELL_SENTENCE = "{cell_sentence}"
 
@@ -68,20 +64,18 @@ class CellWording:
 
     def cell(self, genes_K: IntArray, vocabulary: Vocabulary) -> str:
         """Write one cell."""
-        return self._fill(cell_sentence=write_sentence(genes_K, vocabulary, self.num_genes))
+        return self._fill((write_sentence(genes_K, vocabulary, self.num_genes),))
 
     def sample(self, genes: Sequence[IntArray], vocabulary: Vocabulary) -> str:
         """Write several cells."""
-        return self._fill(
-            cell_sentences=tuple(write_sentence(g, vocabulary, self.num_genes) for g in genes)
-        )
+        return self._fill(tuple(write_sentence(g, vocabulary, self.num_genes) for g in genes))
 
-    def _fill(self, *, cell_sentence: str = "", cell_sentences: tuple[str, ...] = ()) -> str:
+    def _fill(self, sentences: tuple[str, ...]) -> str:
         facts = PromptFacts(
             num_genes=self.num_genes,
             organism=self.organism,
-            cell_sentence=cell_sentence,
-            cell_sentences=cell_sentences,
+            sentences=sentences,
+            num_cells=len(sentences),
         )
         return self.template.format_map(facts.as_words()).strip()
 
@@ -89,9 +83,8 @@ class CellWording:
 def template_of(prompt: str, *, is_sample: bool) -> str:
     """Turn the option `prompt` into a template; own texts are their own."""
     if prompt == ANNOTATION:
-        if is_sample:
-            return SAMPLE_ANNOTATION
-        return load_templates(Task.CELL_TYPE_ANNOTATION).prompts[0]
+        task = Task.SAMPLE_CELL_TYPE_ANNOTATION if is_sample else Task.CELL_TYPE_ANNOTATION
+        return load_templates(task).prompts[0]
     if prompt == SENTENCE:
         return SAMPLE_SENTENCES if is_sample else CELL_SENTENCE
     return prompt

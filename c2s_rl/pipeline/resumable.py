@@ -5,6 +5,7 @@ the first shard; the stage's manifest, written last, holds it too.
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -15,12 +16,13 @@ from c2s_rl.errors import StageError
 PLAN = "plan.json"
 
 
-def begin(folder: Path, plan: dict[str, JsonValue]) -> bool:
+def begin(folder: Path, plan: dict[str, JsonValue], *, beside: Collection[str] = ()) -> bool:
     """Create the folder with its plan, or check that it has the same one.
 
     Args:
         folder: New, empty, or begun by an earlier call.
         plan: All that the content depends on.
+        beside: What may be in the folder before its plan.
 
     Returns:
         False if the folder is finished.
@@ -39,7 +41,9 @@ def begin(folder: Path, plan: dict[str, JsonValue]) -> bool:
                 f"{former.get(key)!r} -> {plan.get(key)!r}; --overwrite begins again"
             )
         return not (folder / MANIFEST).is_file()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (
+        not folder.is_dir() or {path.name for path in folder.iterdir()} - set(beside)
+    ):
         raise StageError(
             f"an output folder must be new, empty or hold {PLAN}, got {folder} with other files"
         )

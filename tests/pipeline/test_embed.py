@@ -95,7 +95,7 @@ def test_samples_share_their_labels_and_are_written_together(prepared, tmp_path)
     cells = "\n".join(
         f"Cell {i}: {sentence(prepared, name)}" for i, name in enumerate(("c0", "c6", "c12"), 1)
     )
-    text = f"3 Homo sapiens cells, genes in order of descending expression:\n{cells}\nCell types:"
+    text = f"Predict the cell type of each of these 3 Homo sapiens cells.\n{cells}\nCell types:"
     np.testing.assert_allclose(found["B cell | d1 | 0"], expected_vector(prepared, text), atol=1e-6)
     manifest = json.loads((tmp_path / "embed" / "manifest.json").read_text())
     assert (manifest["num_left_over"], manifest["num_unlabelled"]) == (5, 0)  # 0 + 2 + 1 + 2

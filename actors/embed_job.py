@@ -5,8 +5,8 @@ it is in `c2s_rl/pipeline/embed.py`; workers write their shards themselves, so t
 the inputs must be on a file system that all nodes see.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import ray
 from ray import ObjectRef
@@ -18,46 +18,50 @@ from c2s_rl.errors import DeadlineError
 from c2s_rl.pipeline.embed_config import EmbedWorkersConfig
 from c2s_rl.pipeline.embed_shards import EmbedJob, Execute, embed_shard, load_embedder
 
-logger = logging.getLogger(__name__)
-
 
 class EmbedWorker:
     """One model, in a process of its own."""
 
     def __init__(self, job: EmbedJob) -> None:
-        self._job = job
         self._embedder = load_embedder(job)
 
-    def embed(self, shard: int) -> int:
-        """Embed one shard and return its number."""
-        embed_shard(self._embedder, self._job, shard)
+    def embed(self, job: EmbedJob, shard: int) -> int:
+        """Embed one shard of a job with the same model; returns its number."""
+        embed_shard(self._embedder, job, shard)
         return shard
 
 
-def executor(config: EmbedWorkersConfig) -> Execute:
-    """Return what runs shards on Ray actors."""
+@contextmanager
+def embed_workers(config: EmbedWorkersConfig) -> Iterator[Execute]:
+    """Give what runs shards on Ray actors, which start when needed and end with the block.
+
+    All jobs of a block must be of one policy.
+    """
+    env = {"env_vars": learner_env(_threads(config), is_cpu=config.num_gpus == 0)}
+    remote = ray.remote(EmbedWorker).options(
+        num_cpus=config.num_cpus, num_gpus=config.num_gpus, runtime_env=env
+    )
+    workers: list[ActorHandle] = []
 
     def execute(job: EmbedJob, shards: Sequence[int]) -> Iterator[int]:
-        num_workers = min(config.num_workers, len(shards))
-        threads = config.num_threads or max(1, num_cores() // num_workers)
-        remote = ray.remote(EmbedWorker).options(
-            num_cpus=config.num_cpus,
-            num_gpus=config.num_gpus,
-            runtime_env={"env_vars": learner_env(threads, is_cpu=config.num_gpus == 0)},
-        )
         shared = ray.put(job)
-        workers = [remote.remote(shared) for _ in range(num_workers)]
-        try:
-            yield from shared_out(workers, shards, deadline_s=config.deadline_s)
-        finally:
-            for worker in workers:
-                ray.kill(worker)
+        num_needed = min(config.num_workers, len(shards))
+        workers.extend(remote.remote(shared) for _ in range(num_needed - len(workers)))
+        return shared_out(workers, shared, shards, deadline_s=config.deadline_s)
 
-    return execute
+    try:
+        yield execute
+    finally:
+        for worker in workers:
+            ray.kill(worker)
 
 
 def shared_out(
-    workers: Sequence[ActorHandle], shards: Sequence[int], *, deadline_s: float
+    workers: Sequence[ActorHandle],
+    job: "ObjectRef[EmbedJob]",
+    shards: Sequence[int],
+    *,
+    deadline_s: float,
 ) -> Iterator[int]:
     """Give every worker its next shard as soon as it is free; yields shards as they are done.
 
@@ -71,7 +75,7 @@ def shared_out(
 
     def start(worker: ActorHandle) -> None:
         if remaining:
-            running[worker.embed.remote(remaining.pop())] = worker
+            running[worker.embed.remote(job, remaining.pop())] = worker
 
     for worker in workers:
         start(worker)
@@ -87,3 +91,7 @@ def shared_out(
             (shard,) = wait_all([call], deadline_s=deadline_s, peer="an embedding worker")
             yield shard
             start(worker)
+
+
+def _threads(config: EmbedWorkersConfig) -> int:
+    return config.num_threads or max(1, num_cores() // config.num_workers)

@@ -75,7 +75,7 @@ def generate_needs(run: RunConfig) -> tuple[str, ...]:
 
 def embed_cells(run: RunConfig, console: Console) -> None:
     """Embed on Ray workers and show where the vectors are."""
-    from actors.embed_job import executor
+    from actors.embed_job import embed_workers
     from actors.session import ray_session
     from c2s_rl.pipeline import embed
 
@@ -88,9 +88,10 @@ def embed_cells(run: RunConfig, console: Console) -> None:
     workers = run.embed_workers
     with (
         ray_session(run.ray, num_cpus=workers.num_workers * workers.num_cpus),
+        embed_workers(workers) as execute,
         CountProgress(console, "embed") as progress,
     ):
-        embed.run(run.embed, folders, executor(workers), on_progress=progress.update)
+        embed.run(run.embed, folders, execute, on_progress=progress.update)
     show_embedding(run)
 
 

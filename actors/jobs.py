@@ -197,7 +197,12 @@ def _train(
         ray_session(run.ray, num_cpus=workers.num_workers * workers.num_cpus),
         SftProgress(console, config) as progress,
     ):
-        run_sft(config, SftFolders(run.folder / CORPUS, start, output), on_metrics=progress.update)
+        run_sft(
+            config,
+            SftFolders(run.folder / CORPUS, start, output),
+            on_metrics=progress.update,
+            on_tokens=progress.tokenised,
+        )
 
 
 def _align(run: RunConfig, console: Console) -> None:

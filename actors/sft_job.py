@@ -25,7 +25,7 @@ from c2s_rl.pipeline.sft import (
     is_done,
     plan,
 )
-from c2s_rl.pipeline.tokens import TokenInputs, write_token_shards
+from c2s_rl.pipeline.tokens import OnProgress, TokenInputs, write_token_shards
 from c2s_rl.runlog import METRICS
 
 __all__ = ["SftFolders", "run_sft"]
@@ -42,6 +42,7 @@ def run_sft(
     folders: SftFolders,
     *,
     on_metrics: OnMetrics | None = None,
+    on_tokens: OnProgress | None = None,
 ) -> None:
     """Train in this process's Ray session until the policy is written; returns at once if it is.
 
@@ -49,6 +50,7 @@ def run_sft(
         config: The stage's config: SFT's or, as a `PretrainConfig`, pretraining's.
         folders: Inputs and output.
         on_metrics: Called in a thread with every new line of metrics.jsonl, for progress bars.
+        on_tokens: Called while the corpus is tokenised, before any worker starts.
 
     Raises:
         C2SError: As `plan` and `train` raise it, whichever process it was in.
@@ -63,6 +65,7 @@ def run_sft(
         config.data,
         job.tokens,
         seed=config.seed,
+        on_progress=on_tokens,
     )
     check_metric(job)
     with followed(job.folders.output / METRICS, on_metrics), _signals_kept():

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from rich.console import Console
 
+from actors import inference_job
 from actors.align_watch import find_watch
 from actors.engine_env import quiet_driver
 from actors.evaluate_job import SHOWN, evaluate_answers, evaluate_cells
@@ -20,10 +21,13 @@ from actors.progress import AlignProgress, EmbedderProgress, SftProgress
 from actors.run_config import RunConfig, load_run
 from actors.run_files import (
     ALIGN,
+    ANNOTATE,
     BASE,
     CELLS,
     CORPUS,
+    EMBED,
     EMBEDDER,
+    GENERATE,
     PRETRAIN,
     REPORT,
     SFT,
@@ -52,7 +56,7 @@ class Stage:
 
     sections: tuple[str, ...]
     """Config sections that its output depends on; the first one makes it part of a run."""
-    upstream: tuple[str, ...]
+    upstream: tuple[str, ...] | Callable[[RunConfig], tuple[str, ...]]
     """Stages whose output it reads; those that the run does not have are passed over."""
     output: str
     """Name of its folder or file in the run's folder."""
@@ -94,8 +98,9 @@ def run_stage(run: RunConfig, stage: str, *, overwrite: bool = False) -> None:
     output = run.folder / STAGES[stage].output
     if not ledger.begin(key, output, overwrite=overwrite):
         console.print(f"[dim]{stage}: reusing {output}[/]")
-        if stage in SHOWN:
-            SHOWN[stage](run)
+        shown = SHOWN | inference_job.SHOWN
+        if stage in shown:
+            shown[stage](run)
         return
     console.print(f"[bold]{stage}[/] -> {output}")
     _write_run_files(run)
@@ -110,7 +115,8 @@ def _present(run: RunConfig) -> list[str]:
 def _key(run: RunConfig, stage: str, ledger: StageLedger) -> StageKey:
     present = _present(run)
     upstream: dict[str, str] = {}
-    for name in STAGES[stage].upstream:
+    needed = STAGES[stage].upstream
+    for name in needed(run) if callable(needed) else needed:
         if name not in present:
             continue
         fingerprint = ledger.fingerprint(name)
@@ -289,5 +295,12 @@ STAGES: dict[str, Stage] = {
         ("corpus", "base_model", "pretrain", "sft", "align"),
         TEXT_REPORT,
         evaluate_answers,
+    ),
+    "embed": Stage(("embed",), inference_job.embed_needs, EMBED, inference_job.embed_cells),
+    "annotate": Stage(
+        ("annotate",), inference_job.annotate_needs, ANNOTATE, inference_job.annotate_cells
+    ),
+    "generate": Stage(
+        ("generate",), inference_job.generate_needs, GENERATE, inference_job.generate_cells
     ),
 }

@@ -1,7 +1,7 @@
 """Rollout worker: one vLLM engine in one Ray actor, G seeded samples a prompt.
 
-Nothing imported here may import numba: vLLM's scan of loaded modules for Triton kernels stumbles
-over an object of llvmlite when the engine starts on CPU (0.32.0).
+Nothing imported here may import numba before the engine is up: vLLM's scan of loaded modules for
+Triton kernels stumbles over an object of llvmlite when the engine starts on CPU (0.32.0).
 Shape suffixes: G completions of one prompt.
 """
 
@@ -20,7 +20,6 @@ from pydantic import Field
 from actors.engine_weights import EngineSync, WeightReceiver, engine_rank
 from actors.gene_requests import TRIE_KEY, processor_path
 from actors.sync_config import Backend
-from c2s_rl.cells.parse import parse_cell
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import FrozenConfig
 from c2s_rl.decoding.constraint import gene_trie_for
@@ -228,6 +227,8 @@ class VLLMRolloutWorker(WeightReceiver):
     def _group(
         self, request: RolloutRequest, prompt_ids: tuple[int, ...], output: "RequestOutput"
     ) -> Group:
+        from c2s_rl.cells.parse import parse_cell  # kernels: see the top of this module
+
         completions: list[Completion] = []
         # vLLM returns the n samples in order of finishing; their index makes the order stable
         for sample in sorted(output.outputs, key=lambda sample: sample.index):

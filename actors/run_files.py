@@ -16,6 +16,7 @@ from c2s_rl.types import Split
 CELLS, CORPUS, BASE, SFT, ALIGN = "cells", "corpus", "base", "sft", "align"
 PRETRAIN = "pretrain"
 EMBEDDER = "embedder"
+EMBED, ANNOTATE, GENERATE = "embed", "annotate", "generate"
 EVALUATION, REPORT = "evaluation.json", "report.html"
 TASK_EVALUATION, TASK_REPORT = "task_evaluation.json", "task_report.html"
 TEXT_EVALUATION, TEXT_REPORT = "text_evaluation.json", "text_report.html"

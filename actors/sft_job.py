@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from actors.engine_env import learner_env, num_cores
 from actors.follow_metrics import OnMetrics, followed
@@ -28,7 +29,7 @@ from c2s_rl.pipeline.sft import (
 from c2s_rl.pipeline.tokens import OnProgress, TokenInputs, write_token_shards
 from c2s_rl.runlog import METRICS
 
-__all__ = ["SftFolders", "run_sft"]
+__all__ = ["SftFolders", "run_sft", "tokenise"]
 
 # Ray Train waits this long for room in the cluster before it counts a failure and tries again
 # (RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S); by default it would try for ever.
@@ -60,16 +61,37 @@ def run_sft(
     if is_done(job):
         logger.info("%s is already there", job.policy)
         return
+    _write_tokens(job, on_tokens)
+    with followed(job.folders.output / METRICS, on_metrics), _signals_kept():
+        _fit(job)
+
+
+def tokenise(
+    config: SftConfig, folders: SftFolders, *, on_tokens: OnProgress | None = None
+) -> Path:
+    """Write the token shards that `run_sft` will train on, and nothing else; needs no Ray.
+
+    Returns:
+        Their folder; report.html in it shows what an epoch holds.
+
+    Raises:
+        C2SError: As `plan` and `write_token_shards` raise it.
+    """
+    job = plan(config, folders)
+    if not is_done(job):
+        _write_tokens(job, on_tokens)
+    return job.tokens
+
+
+def _write_tokens(job: SftJob, on_tokens: OnProgress | None) -> None:
     write_token_shards(
         TokenInputs(job.folders.corpus, job.folders.base_model),
-        config.data,
+        job.config.data,
         job.tokens,
-        seed=config.seed,
+        seed=job.config.seed,
         on_progress=on_tokens,
     )
     check_metric(job)
-    with followed(job.folders.output / METRICS, on_metrics), _signals_kept():
-        _fit(job)
 
 
 def _fit(job: SftJob) -> None:

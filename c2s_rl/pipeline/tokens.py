@@ -1,6 +1,6 @@
 """Token shards of a corpus: what `pretrain` and `sft` learn from, written before training starts.
 
-    c2s-rl sft --config FILE      (writes <run>/sft/tokens/ first; pretrain likewise)
+    c2s-rl tokens --config FILE      (alone; pretrain and sft do it before they train)
 
 Whatever the size of the corpus, memory holds some runs of tokens, never the whole. Everything is
 written file by file into a work folder beside the output; a run that was killed goes on from there

@@ -45,7 +45,7 @@ from c2s_rl.pipeline.sft import SftConfig
 from c2s_rl.runlog import write_manifest
 from c2s_rl.types import Split
 
-__all__ = ["STAGES", "load_run", "run_all", "run_stage"]
+__all__ = ["STAGES", "load_run", "run_all", "run_stage", "write_tokens"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,47 @@ def run_stage(run: RunConfig, stage: str, *, overwrite: bool = False) -> None:
     _write_run_files(run)
     STAGES[stage].execute(run, console)
     ledger.finish(key)
+
+
+def write_tokens(run: RunConfig, *, overwrite: bool = False) -> None:
+    """Tokenise what pretraining and SFT will learn from, to be looked at before they train.
+
+    SFT of a run that pretrains comes after it: its turn is when pretraining is done.
+
+    Args:
+        run: The run's config.
+        overwrite: Replace what another config made.
+
+    Raises:
+        ConfigError: If the run has neither stage.
+        C2SError: As tokenising raises it.
+    """
+    from actors.sft_job import SftFolders, tokenise
+
+    console = Console(stderr=True)
+    ledger = StageLedger(run.folder)
+    sections = {"pretrain": run.pretrain, "sft": run.sft}
+    present = {name: config for name, config in sections.items() if config is not None}
+    if not present:
+        raise ConfigError(
+            "tokens are written for the sections pretrain and sft, "
+            f"got sections for {', '.join(_present(run)) or 'none'}"
+        )
+    for name, config in present.items():
+        if name == "sft" and run.pretrain is not None and ledger.fingerprint("pretrain") is None:
+            console.print("sft: its tokens follow when pretraining is done")
+            continue
+        output = run.folder / STAGES[name].output
+        if ledger.begin(_key(run, name, ledger), output, overwrite=overwrite):
+            _write_run_files(run)
+        start = run.folder / BASE if name == "pretrain" else sft_start(run)
+        with SftProgress(console, config) as progress:
+            tokens = tokenise(
+                config,
+                SftFolders(run.folder / CORPUS, start, output),
+                on_tokens=progress.tokenised,
+            )
+        console.print(f"{name}: {tokens / 'report.html'}", soft_wrap=True)
 
 
 def _present(run: RunConfig) -> list[str]:
@@ -203,7 +244,12 @@ def _train(
         ray_session(run.ray, num_cpus=workers.num_workers * workers.num_cpus),
         SftProgress(console, config) as progress,
     ):
-        run_sft(config, SftFolders(run.folder / CORPUS, start, output), on_metrics=progress.update)
+        run_sft(
+            config,
+            SftFolders(run.folder / CORPUS, start, output),
+            on_metrics=progress.update,
+            on_tokens=progress.tokenised,
+        )
 
 
 def _align(run: RunConfig, console: Console) -> None:

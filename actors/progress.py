@@ -17,6 +17,7 @@ from rich.text import Text
 
 from c2s_rl.pipeline.align import StepReport
 from c2s_rl.pipeline.sft import SftConfig
+from c2s_rl.pipeline.tokens import TokenProgress
 
 LINES_IN_LOG = 20  # of a whole run: enough to see a curve, few enough to read
 
@@ -85,6 +86,15 @@ class SftProgress(_Bar):
     def __init__(self, console: Console, config: SftConfig) -> None:
         label = {"sft": "SFT", "pretrain": "pretraining"}[config.stage]
         super().__init__(console, label, config.num_steps)
+
+    def tokenised(self, progress: TokenProgress) -> None:
+        """Show how far the tokens are that training waits for."""
+        done, number = progress.num_done, progress.num_all
+        if self._console.is_terminal:
+            figures = f"{progress.step} tokens, {done} of {number} files"
+            self._live.update(Group(self._progress, Text(figures)))
+        elif done % max(1, number // LINES_IN_LOG) == 0 and number > 1:
+            self._console.print(f"{progress.step} tokens {done}/{number}", soft_wrap=True)
 
     def update(self, figures: Mapping[str, float | None]) -> None:
         """Show one line of metrics.jsonl."""

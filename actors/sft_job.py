@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from actors.engine_env import learner_env, num_cores
 from actors.follow_metrics import OnMetrics, followed
@@ -25,10 +26,10 @@ from c2s_rl.pipeline.sft import (
     is_done,
     plan,
 )
-from c2s_rl.pipeline.tokens import TokenInputs, write_token_shards
+from c2s_rl.pipeline.tokens import OnProgress, TokenInputs, write_token_shards
 from c2s_rl.runlog import METRICS
 
-__all__ = ["SftFolders", "run_sft"]
+__all__ = ["SftFolders", "run_sft", "tokenise"]
 
 # Ray Train waits this long for room in the cluster before it counts a failure and tries again
 # (RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S); by default it would try for ever.
@@ -42,6 +43,7 @@ def run_sft(
     folders: SftFolders,
     *,
     on_metrics: OnMetrics | None = None,
+    on_tokens: OnProgress | None = None,
 ) -> None:
     """Train in this process's Ray session until the policy is written; returns at once if it is.
 
@@ -49,6 +51,7 @@ def run_sft(
         config: The stage's config: SFT's or, as a `PretrainConfig`, pretraining's.
         folders: Inputs and output.
         on_metrics: Called in a thread with every new line of metrics.jsonl, for progress bars.
+        on_tokens: Called while the corpus is tokenised, before any worker starts.
 
     Raises:
         C2SError: As `plan` and `train` raise it, whichever process it was in.
@@ -58,15 +61,37 @@ def run_sft(
     if is_done(job):
         logger.info("%s is already there", job.policy)
         return
-    write_token_shards(
-        TokenInputs(job.folders.corpus, job.folders.base_model),
-        config.data,
-        job.tokens,
-        seed=config.seed,
-    )
-    check_metric(job)
+    _write_tokens(job, on_tokens)
     with followed(job.folders.output / METRICS, on_metrics), _signals_kept():
         _fit(job)
+
+
+def tokenise(
+    config: SftConfig, folders: SftFolders, *, on_tokens: OnProgress | None = None
+) -> Path:
+    """Write the token shards that `run_sft` will train on, and nothing else; needs no Ray.
+
+    Returns:
+        Their folder; report.html in it shows what an epoch holds.
+
+    Raises:
+        C2SError: As `plan` and `write_token_shards` raise it.
+    """
+    job = plan(config, folders)
+    if not is_done(job):
+        _write_tokens(job, on_tokens)
+    return job.tokens
+
+
+def _write_tokens(job: SftJob, on_tokens: OnProgress | None) -> None:
+    write_token_shards(
+        TokenInputs(job.folders.corpus, job.folders.base_model),
+        job.config.data,
+        job.tokens,
+        seed=job.config.seed,
+        on_progress=on_tokens,
+    )
+    check_metric(job)
 
 
 def _fit(job: SftJob) -> None:

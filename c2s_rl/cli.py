@@ -161,6 +161,16 @@ def run_command(
     run_all(load_run(config, overrides), overwrite=overwrite)
 
 
+@app.command("tokens")
+def tokens_command(
+    *, config: ConfigOption, overrides: SetOption, overwrite: OverwriteOption = False
+) -> None:
+    """Tokenise for pretraining and SFT without training; writes <stage>/tokens/report.html."""
+    from actors.jobs import load_run, write_tokens
+
+    write_tokens(load_run(config, overrides), overwrite=overwrite)
+
+
 @app.command("plan")
 def plan_command(
     *,

@@ -24,9 +24,9 @@ from c2s_rl.types import Task
 
 # Samples of a task and file whose genes are counted word by word: enough for a percentage.
 GENE_SAMPLES = 64
-# Tokens of an answer and characters of a prompt that the statistics page shows.
-EXAMPLE_TOKENS = 200
-EXAMPLE_CHARACTERS = 4000
+# Tokens of an answer that the statistics page shows, and characters of both ends of a prompt.
+EXAMPLE_TOKENS = 120
+HEAD, TAIL = 320, 160
 
 TRAIN_STREAM = 0
 
@@ -129,8 +129,15 @@ class FilePass:
         return TokenExample(
             key=key,
             prompt_id=text.prompt_id,
-            prompt=text.prompt[:EXAMPLE_CHARACTERS],
+            prompt=_without_middle(text.prompt),
             target_pieces=self.encoder.pieces(sample.target_ids[:EXAMPLE_TOKENS]),
             num_prompt_tokens=len(sample.prompt_ids),
             num_target_tokens=len(sample.target_ids),
         )
+
+
+def _without_middle(text: str) -> str:
+    num_hidden = len(text) - HEAD - TAIL
+    if num_hidden <= 40:
+        return text
+    return f"{text[:HEAD]} … ({num_hidden:,} characters) … {text[-TAIL:]}"

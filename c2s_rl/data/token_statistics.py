@@ -74,7 +74,7 @@ class TokenExample(_Frozen):
 
     key: int = Field(description="Its place in the order; the first of a task is the example.")
     prompt_id: str = Field(description="Which sample it is.")
-    prompt: str = Field(description="Its prompt.")
+    prompt: str = Field(description="Its prompt, a long one without its middle.")
     target_pieces: tuple[str, ...] = Field(description="The first tokens of its answer, as text.")
     num_prompt_tokens: int = Field(description="Tokens of the prompt.")
     num_target_tokens: int = Field(description="Tokens of the answer and its end.")

@@ -18,6 +18,7 @@ from torch import distributed
 from transformers import (
     AutoTokenizer,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PrinterCallback,
     set_seed,
 )
@@ -113,8 +114,8 @@ def build_trainer(job: SftJob, *, is_resumed: bool = False) -> PolicyTrainer:
     # First of all: under ZeRO-3 it makes weights load in shards.
     arguments = _arguments(job, is_resumed=is_resumed)
     set_seed(job.config.seed)
-    tokenizer = AutoTokenizer.from_pretrained(job.folders.base_model, local_files_only=True)
-    collate = RowCollator(int(tokenizer.pad_token_id or 0))
+    tokenizer = load_tokenizer(job.folders.base_model)
+    collate = RowCollator(tokenizer.pad_token_id)
     has_eval = job.config.data.eval_fraction > 0
     trainer_type = PolicyTrainer if job.config.workers.num_gpus > 0 else WholeLogitsTrainer
     trainer = trainer_type(
@@ -131,6 +132,19 @@ def build_trainer(job: SftJob, *, is_resumed: bool = False) -> PolicyTrainer:
         trainer.eval_rows = EvalRows(by_task, job.config.batch_size, collate)
     trainer.remove_callback(PrinterCallback)  # the run log has it all
     return trainer
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load a base model's tokenizer; one without a padding token, as Pythia's, pads with its end.
+
+    What padding holds makes no difference to the loss; transformers only counts tokens by it.
+    """
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True
+    )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def _arguments(job: SftJob, *, is_resumed: bool) -> TrlConfig:

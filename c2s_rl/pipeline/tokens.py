@@ -1,6 +1,6 @@
 """Token shards of a corpus: what `pretrain` and `sft` learn from, written before training starts.
 
-    c2s-rl sft --config FILE      (writes <run>/sft/tokens/ first; pretrain likewise)
+    c2s-rl tokens --config FILE      (alone; pretrain and sft do it before they train)
 
 Whatever the size of the corpus, memory holds some runs of tokens, never the whole. Everything is
 written file by file into a work folder beside the output; a run that was killed goes on from there
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["OnProgress", "Sizes", "TokenInputs", "TokenProgress", "write_token_shards"]
 
 STATISTICS = "statistics.json"
+REPORT = "report.html"
 PLAN = "plan.json"
 TOKENIZER = "tokenizer.json"
 
@@ -115,11 +116,9 @@ def write_token_shards(
     publish_folder(writer.shards, output)
     shutil.rmtree(work)
     log.info(
-        "%d samples of %d tokens in %d rows (%.1f %% full) in %s",
-        manifest.num_samples(TokenSide.TRAIN),
-        manifest.num_tokens(TokenSide.TRAIN),
+        "%d rows of %d tokens in %s",
         manifest.num_rows(TokenSide.TRAIN),
-        100 * manifest.efficiency(TokenSide.TRAIN),
+        manifest.num_tokens(TokenSide.TRAIN),
         output,
     )
     return manifest
@@ -149,6 +148,9 @@ def _finish(
     writer: TokenWriter, source: SampleSource, made_from: dict[str, JsonValue]
 ) -> TokenManifest:
     """Write shards, then what is said about them, into the work folder."""
+    # Not at the top: it loads matplotlib, and workers that import this module draw nothing.
+    from c2s_rl.evaluation.token_report import render_token_report
+
     tallies = writer.tokenise()
     manifest = TokenManifest(
         made_from=made_from,
@@ -167,6 +169,7 @@ def _finish(
     for name, text in (
         (MANIFEST, manifest.model_dump_json(indent=1) + "\n"),
         (STATISTICS, statistics.model_dump_json(indent=1) + "\n"),
+        (REPORT, render_token_report(statistics, made_from)),
     ):
         (writer.shards / name).write_text(text, encoding="utf-8")
     return manifest

@@ -4,8 +4,10 @@ import io
 
 from rich.console import Console
 
-from actors.progress import AlignProgress
+from actors.progress import AlignProgress, SftProgress
 from c2s_rl.pipeline.align import StepReport
+from c2s_rl.pipeline.pretrain import PretrainConfig
+from c2s_rl.pipeline.tokens import TokenProgress
 
 FIGURES = {
     "reward_mean": 0.5,
@@ -29,3 +31,18 @@ def test_a_log_gets_some_lines_with_reward_kl_and_validity():
         "GRPO 40/40  reward 0.500  KL 0.0100  length 100  "
         "valid 85.0% (repeated 10.0%, unknown 5.0%)  1234 tokens/s"
     )
+
+
+def test_pretraining_shows_tokens_then_losses_under_its_own_name():
+    stream = io.StringIO()
+    with SftProgress(Console(file=stream), PretrainConfig(num_steps=200)) as progress:
+        for done in range(1, 41):
+            progress.tokenised(TokenProgress("tokenising", done, 40))
+        progress.update({"step": 200, "loss": 1.5, "lr": 1e-5, "tokens_per_s": 1234.0})
+        progress.update({"step": 200, "eval_loss": 1.25, "eval_loss/cell_generation": 1.25})
+    lines = stream.getvalue().splitlines()
+    assert lines[:2] == ["tokenising tokens 2/40", "tokenising tokens 4/40"]
+    assert lines[20:] == [
+        "pretraining 200/200  loss 1.5  lr 1e-05  tokens/s 1234",
+        "pretraining 200/200  held-out loss 1.25",
+    ]

@@ -20,6 +20,7 @@ from c2s_rl.data.token_shards import open_token_rows
 from c2s_rl.pipeline.sft_data import RowCollator
 from c2s_rl.pipeline.sft_evaluation import EvalRows
 from c2s_rl.pipeline.sft_loss import PolicyTrainer, WholeLogitsTrainer
+from c2s_rl.pipeline.sft_train import load_tokenizer
 from tests.sft_fixtures import model, records, tokenizer, write_tokens
 
 MODELS = [("gpt_neox", "sdpa"), ("gpt_neox", "eager"), ("llama", "sdpa"), ("gemma2", "eager")]
@@ -188,3 +189,13 @@ def test_tied_weight_is_saved_once(
     assert ("lm_head.weight" in names) == (not is_tied)
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved").state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in copies.items())
+
+
+def test_tokenizer_without_padding_pads_with_its_end(tmp_path: Path) -> None:
+    words = tokenizer()
+    words.save_pretrained(tmp_path / "padding")
+    words.pad_token = None
+    words.save_pretrained(tmp_path / "none")
+    # <eos> is 0 and <pad> is 1
+    assert load_tokenizer(tmp_path / "padding").pad_token_id == 1
+    assert load_tokenizer(tmp_path / "none").pad_token_id == 0

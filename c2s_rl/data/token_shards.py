@@ -63,6 +63,7 @@ class TokenShard(_Frozen):
     num_rows: int = Field(description="Rows.")
     num_samples: int = Field(description="Samples in the rows, repeats counted.")
     num_tokens: int = Field(description="Tokens in the rows.")
+    num_bytes: int = Field(description="Size of the file.")
     sha256: str = Field(description="SHA-256 of the file.")
 
 
@@ -156,7 +157,7 @@ def open_token_rows(folder: Path, side: TokenSide = TokenSide.TRAIN) -> "Dataset
 
     Raises:
         MissingFileError: If the folder holds no token shards, or lacks one that it lists.
-        DataError: If the side has no rows.
+        DataError: If the side has no rows, or a shard is not as long as it was.
     """
     manifest = read_token_manifest(folder)
     return _map(folder, [shard for shard in manifest.shards if shard.side is side], side)
@@ -167,6 +168,7 @@ def open_eval_rows(folder: Path) -> "dict[Task, Dataset]":
 
     Raises:
         MissingFileError: If the folder holds no token shards, or lacks one that it lists.
+        DataError: If a shard is not as long as it was.
     """
     shards = [s for s in read_token_manifest(folder).shards if s.side is TokenSide.EVAL]
     return {
@@ -182,9 +184,15 @@ def _map(folder: Path, shards: Sequence[TokenShard], side: TokenSide) -> "Datase
     if not shards:
         raise DataError(f"token shards must have {side.value} rows, got none in {folder}")
     for shard in shards:
-        if not (folder / shard.name).is_file():
+        path = folder / shard.name
+        if not path.is_file():
             raise MissingFileError(
                 f"token shards must hold every file they list, got no {shard.name} in {folder}"
+            )
+        if path.stat().st_size != shard.num_bytes:
+            raise DataError(
+                f"a token shard must have its {shard.num_bytes} bytes, "
+                f"got {path.stat().st_size} in {path}; remove {folder} to tokenise again"
             )
     return concatenate_datasets([Dataset.from_file(str(folder / s.name)) for s in shards])
 

@@ -174,6 +174,7 @@ class TokenWriter:
             num_rows=num_rows,
             num_samples=len(samples),
             num_tokens=sum(len(sample.ids) for sample in samples),
+            num_bytes=partial.stat().st_size,
             sha256=sha256_of(partial),
         )
         # Before the shard gets its name: where it is, its figures are too.

@@ -36,7 +36,7 @@ from c2s_rl.data.token_samples import SampleEncoder, fast_backend
 from c2s_rl.data.token_shards import TokenManifest, read_token_manifest
 from c2s_rl.data.token_source import SampleSource
 from c2s_rl.data.token_statistics import TokenSide, TokenStatistics
-from c2s_rl.errors import C2SError, MissingFileError
+from c2s_rl.errors import C2SError, DataError, MissingFileError
 from c2s_rl.pipeline.token_writing import OnProgress, Sizes, TokenProgress, TokenWriter
 
 if TYPE_CHECKING:
@@ -99,12 +99,10 @@ def write_token_shards(
     source = SampleSource(inputs.corpus, config, seed)
     made_from = _made_from(source, tokenizer, sizes)
     work = output.with_name(f".{output.name}.work")
-    if (output / MANIFEST).is_file():
-        manifest = read_token_manifest(output)
-        if manifest.made_from == made_from:
-            log.info("%s is already there", output)
-            shutil.rmtree(work, ignore_errors=True)  # of a run killed when all was done
-            return manifest
+    found = _find(output, made_from)
+    if found is not None:
+        shutil.rmtree(work, ignore_errors=True)  # of a run killed when all was done
+        return found
     _claim(work, made_from)
     try:
         writer = _writer(source, tokenizer, work, sizes, on_progress or _ignore)
@@ -121,6 +119,22 @@ def write_token_shards(
         manifest.num_tokens(TokenSide.TRAIN),
         output,
     )
+    return manifest
+
+
+def _find(output: Path, made_from: dict[str, JsonValue]) -> TokenManifest | None:
+    """Find what the same inputs have made before."""
+    if not (output / MANIFEST).is_file():
+        return None
+    try:
+        manifest = read_token_manifest(output)
+    except DataError as error:
+        log.warning("tokenising again: %s", error)
+        return None
+    if manifest.made_from != made_from:
+        log.info("tokenising again: %s was made from other inputs", output)
+        return None
+    log.info("%s is already there", output)
     return manifest
 
 

@@ -40,7 +40,9 @@ def test_tokens_are_written_without_training(
 def test_tokens_of_another_config_are_replaced_on_demand_only(run: RunConfig) -> None:
     write_tokens(run)
     other = run.model_copy(update={"sft": SftConfig(data=PACKED)})
-    with pytest.raises(StageError, match=r"'sft' must go on with the config.*data\.max_length 128 -> 64"):
+    with pytest.raises(
+        StageError, match=r"'sft' must go on with the config.*data\.max_length 128 -> 64"
+    ):
         write_tokens(other)
     write_tokens(other, overwrite=True)
     assert read_token_manifest(run.folder / "sft/tokens").max_length == 64
@@ -49,7 +51,9 @@ def test_tokens_of_another_config_are_replaced_on_demand_only(run: RunConfig) ->
 def test_tokens_of_sft_wait_for_pretraining(
     run: RunConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_tokens(run.model_copy(update={"pretrain": PretrainConfig(data=PretrainDataConfig(max_length=64))}))
+    write_tokens(
+        run.model_copy(update={"pretrain": PretrainConfig(data=PretrainDataConfig(max_length=64))})
+    )
     assert (run.folder / "pretrain/tokens/report.html").is_file()
     assert not (run.folder / "sft").exists()
     assert "follow when pretraining is done" in capsys.readouterr().err

@@ -96,7 +96,11 @@ def test_missing_or_altered_shards_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must have eval rows, got none"):
         open_token_rows(tmp_path / "t", TokenSide.EVAL)
     assert open_eval_rows(tmp_path / "t") == {}
-    (tmp_path / "t/train-00000.arrow").unlink()
+    shard = tmp_path / "t/train-00000.arrow"
+    shard.write_bytes(shard.read_bytes()[:-8])
+    with pytest.raises(DataError, match=r"must have its \d+ bytes, got \d+ in .*train-00000"):
+        open_token_rows(tmp_path / "t")
+    shard.unlink()
     with pytest.raises(MissingFileError, match=r"every file they list, got no train-00000\.arrow"):
         open_token_rows(tmp_path / "t")
     text = (tmp_path / "t/manifest.json").read_text()
@@ -105,3 +109,6 @@ def test_missing_or_altered_shards_are_named(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="schema_version must be 1, got 9"):
         read_token_manifest(tmp_path / "t")
+    inputs = TokenInputs(tmp_path / "corpus", tmp_path / "words")
+    write_token_shards(inputs, SftDataConfig(), tmp_path / "t", seed=0)  # in the place of it
+    assert len(open_token_rows(tmp_path / "t")) == 2

@@ -35,10 +35,14 @@ class Values(StrEnum):
     LOG1P = "log1p"
     LOG2 = "log2"
     """Quantile-normalised log2 intensities of a full matrix: L1000 level 3."""
+    RANKS = "ranks"
+    """No expression: pseudo-values of the ranks in sentences, see `c2s_io.py`."""
 
     @property
     def unit(self) -> str:
         """What `normalise` makes of them."""
+        if self is Values.RANKS:
+            return "1 - log10(rank) / log10(genes + 1)"
         return "log2 above the profile's lowest" if self is Values.LOG2 else "log1p(CP10k)"
 
     @property
@@ -115,7 +119,7 @@ class ValueChecker:
         Raises:
             DataError: If logarithms are all whole numbers, as only counts are.
         """
-        is_log = self._values is not Values.COUNTS
+        is_log = self._values in (Values.LOG1P, Values.LOG2)
         if is_log and self._has_value and not self._has_fraction:
             raise DataError(
                 f"{self._values} values must not all be whole numbers, got only whole numbers in "
@@ -149,6 +153,7 @@ def normalise(chunk: CsrChunk, values: Values, genes: GeneColumns) -> Expression
 
     counts:  log1p(10,000 * count / all counts of the cell), those of left-out columns included
     log1p:   as they are
+    ranks:   as they are
     log2:    less the lowest value of the profile, that of left-out columns included
 
     Columns of the same symbol are added before the logarithm; log1p values go back through expm1.
@@ -156,7 +161,7 @@ def normalise(chunk: CsrChunk, values: Values, genes: GeneColumns) -> Expression
     Args:
         chunk: Rows as stored.
         values: What the matrix holds.
-        genes: The gene of each column; no two columns of log2 values are added.
+        genes: The gene of each column; no two columns of log2 values or ranks are added.
 
     Source: C2S-Scale section 4.2 (genes at the floor of an L1000 profile share the last rank).
     """
@@ -167,7 +172,7 @@ def normalise(chunk: CsrChunk, values: Values, genes: GeneColumns) -> Expression
         kept = kept - np.repeat(floors_C, np.diff(indptr))
     elif values is Values.COUNTS:
         kept = _cp10k(chunk)
-    elif genes.num_duplicate_columns:
+    elif values is Values.LOG1P and genes.num_duplicate_columns:
         kept = np.expm1(kept)
     if not genes.is_one_to_one:
         indptr, gene_Z, kept = _merge_columns(replace(chunk, values=kept), genes)

@@ -4,10 +4,15 @@ A repeated gene or an invented word is counted and earns nothing. Nothing is cor
 folding, no nearest symbol, because a policy would learn to lean on the correction.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from c2s_rl.cells.jit import kernel
+from c2s_rl.cells.rank import IndexArray
+from c2s_rl.cells.reading import UNKNOWN, reader_of
 from c2s_rl.cells.vocabulary import Vocabulary
-from c2s_rl.types import ParsedCell
+from c2s_rl.types import IntArray, ParsedCell
 
 
 def parse_cell(text: str, vocabulary: Vocabulary, *, is_truncated: bool) -> ParsedCell:
@@ -46,5 +51,71 @@ def parse_cell(text: str, vocabulary: Vocabulary, *, is_truncated: bool) -> Pars
     )
 
 
+def parse_cells(
+    texts: Sequence[str], vocabulary: Vocabulary, *, is_truncated_C: Sequence[bool]
+) -> list[ParsedCell]:
+    """Read many completions; equal to `parse_cell` text by text, and about twice as fast.
+
+    Args:
+        texts: [C] completions.
+        vocabulary: The symbols that count as genes; its hash table is made on the first call.
+        is_truncated_C: [C] whether the sampler stopped at its length limit.
+
+    Raises:
+        ValueError: If the two differ in number.
+    """
+    if len(texts) != len(is_truncated_C):
+        raise ValueError(
+            "every text must say whether it is truncated, "
+            f"got {len(texts)} texts and {len(is_truncated_C)} flags"
+        )
+    table = reader_of(vocabulary).read(texts, is_truncated_C)
+    indptr, genes, unknown_indptr, unknown = _split(table.indptr, table.genes, len(vocabulary))
+    unknown_words = [table.word(index) for index in unknown.tolist()]
+    bounds, unknown_bounds = indptr.tolist(), unknown_indptr.tolist()
+    num_words = np.diff(table.indptr).tolist()
+    cells: list[ParsedCell] = []
+    for i, is_truncated in enumerate(is_truncated_C):
+        start, stop = bounds[i], bounds[i + 1]
+        first, last = unknown_bounds[i], unknown_bounds[i + 1]
+        cells.append(
+            ParsedCell(
+                genes_K=genes[start:stop],
+                num_words=num_words[i],
+                num_duplicates=num_words[i] - (stop - start) - (last - first),
+                unknown=tuple(unknown_words[first:last]),
+                is_truncated=is_truncated,
+            )
+        )
+    return cells
+
+
 def _is_known(word: str, vocabulary: Vocabulary) -> bool:
     return vocabulary.index_of(word) is not None
+
+
+@kernel
+def _split(
+    indptr: IndexArray, words: IntArray, num_genes: int
+) -> tuple[IndexArray, IntArray, IndexArray, IndexArray]:
+    """Return bounds and genes, first occurrences only, and bounds and numbers of other words."""
+    last_seen = np.full(num_genes, -1, dtype=np.int64)  # text in which a gene was seen last
+    gene_bounds = np.zeros(len(indptr), dtype=np.int64)
+    unknown_bounds = np.zeros(len(indptr), dtype=np.int64)
+    genes = np.empty(len(words), dtype=np.int32)
+    unknown = np.empty(len(words), dtype=np.int64)
+    num_genes_read = 0
+    num_unknown = 0
+    for text in range(len(indptr) - 1):
+        for entry in range(indptr[text], indptr[text + 1]):
+            gene = words[entry]
+            if gene == UNKNOWN:
+                unknown[num_unknown] = entry
+                num_unknown += 1
+            elif last_seen[gene] != text:
+                last_seen[gene] = text
+                genes[num_genes_read] = gene
+                num_genes_read += 1
+        gene_bounds[text + 1] = num_genes_read
+        unknown_bounds[text + 1] = num_unknown
+    return gene_bounds, genes[:num_genes_read], unknown_bounds, unknown[:num_unknown]

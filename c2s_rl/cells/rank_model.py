@@ -2,7 +2,8 @@
 
 Expression falls about linearly with log10(rank) in single cells; on some bulk assays a line in
 the rank itself fits better, so the form is chosen per data set and kept with it. What is left
-out: a model per cell or per cell type, which a generated sentence could not be matched to.
+out: a model per cell or per cell type, which a generated sentence could not be matched to, and
+many sentences at once, with repeats and unknown words (`inverse.py`).
 
 Shapes: C cells, Z entries of all cells, K genes of one cell, N genes of the vocabulary, R ranks.
 """
@@ -13,6 +14,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from c2s_rl.cells.jit import kernel
 from c2s_rl.cells.rank import IndexArray
 from c2s_rl.errors import DataError
 from c2s_rl.types import FloatArray, IntArray
@@ -76,15 +78,27 @@ def rank_sums(indptr: IndexArray, values: FloatArray) -> RankSums:
         indptr: [C + 1] cell bounds.
         values: [Z] log1p(CP10k), falling within a cell.
     """
-    lengths = np.diff(indptr)
-    rank_Z = np.arange(len(values)) - np.repeat(indptr[:-1], lengths)
-    num_ranks = int(lengths.max(initial=0))
-    exact = values.astype(np.float64)
+    num_ranks = int(np.diff(indptr).max(initial=0))
     sums = RankSums(*(np.zeros(num_ranks, dtype=np.int64) for _ in range(3)))
-    np.add.at(sums.counts_R, rank_Z, 1)
-    np.add.at(sums.values_R, rank_Z, np.rint(exact / VALUE_UNIT).astype(np.int64))
-    np.add.at(sums.squares_R, rank_Z, np.rint(exact**2 / SQUARE_UNIT).astype(np.int64))
+    _add_ranks(indptr, values, sums.counts_R, sums.values_R, sums.squares_R)
     return sums
+
+
+@kernel
+def _add_ranks(
+    indptr: IndexArray,
+    values: FloatArray,
+    counts_R: IndexArray,
+    values_R: IndexArray,
+    squares_R: IndexArray,
+) -> None:
+    """Add each cell's values to the sums of their ranks."""
+    for cell in range(len(indptr) - 1):
+        for rank in range(indptr[cell + 1] - indptr[cell]):
+            value = np.float64(values[indptr[cell] + rank])
+            counts_R[rank] += 1
+            values_R[rank] += np.int64(np.rint(value / VALUE_UNIT))
+            squares_R[rank] += np.int64(np.rint(value * value / SQUARE_UNIT))
 
 
 def fit_rank_sums(sums: RankSums, *, form: RankForm) -> RankModel:

@@ -1,10 +1,12 @@
 """Cell sentences: a cell written as its gene symbols, highest expression first.
 
 The one place to import from: ranking (`rank.py`), reading text (`parse.py`) and the way back to
-expression (`rank_model.py`) are re-exported here. Prompts around a sentence are not made here.
+expression (`rank_model.py`, `inverse.py`) are re-exported here. Prompts around a sentence are not
+made here.
 """
 
-from c2s_rl.cells.parse import parse_cell
+from c2s_rl.cells.inverse import ExpressionRows, RepeatRule, sentences_to_expression
+from c2s_rl.cells.parse import parse_cell, parse_cells
 from c2s_rl.cells.rank import RankedRows, rank_rows, stable_hash
 from c2s_rl.cells.rank_model import (
     RankForm,
@@ -16,13 +18,17 @@ from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.types import IntArray
 
 __all__ = [
+    "ExpressionRows",
     "RankForm",
     "RankModel",
     "RankedRows",
+    "RepeatRule",
     "fit_rank_model",
     "parse_cell",
+    "parse_cells",
     "rank_rows",
     "sentence_to_expression",
+    "sentences_to_expression",
     "stable_hash",
     "write_sentence",
 ]

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
 
 @cache
-def load_cell2sentence() -> ModuleType:
-    """Import cell2sentence.utils alone.
+def load_cell2sentence(name: str = "utils") -> ModuleType:
+    """Import one module of cell2sentence alone.
 
     The package's __init__ also imports its models, and utils imports plotnine for pictures that
     nothing here draws; where plotnine is not installed an empty module stands in for it.
+
+    Args:
+        name: Of the module, which may not import others of the package: utils, prompt_formatter.
 
     Raises:
         ModuleNotFoundError: If cell2sentence is not installed.
@@ -30,7 +33,7 @@ def load_cell2sentence() -> ModuleType:
     has_plotnine = find_spec("plotnine") is not None
     if not has_plotnine:
         sys.modules["plotnine"] = ModuleType("plotnine")
-    spec = spec_from_file_location("c2s_utils", Path(package.origin).parent / "utils.py")
+    spec = spec_from_file_location(f"c2s_{name}", Path(package.origin).parent / f"{name}.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     if not has_plotnine:

@@ -1,10 +1,11 @@
 """Reading generated text: known genes once, everything else counted."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2s_rl.cells.sentence import parse_cell, write_sentence
+from c2s_rl.cells.sentence import parse_cell, parse_cells, write_sentence
 from c2s_rl.cells.vocabulary import Vocabulary
 
 SYMBOLS = ("ISG15", "CD3D", "HLA-A", "AC004551.1", "IFIT1", "IFIT16")
@@ -76,3 +77,50 @@ def test_a_written_sentence_is_read_back(order, num_genes):
     text = write_sentence(np.array(order, dtype=np.int32), VOCABULARY, num_genes)
     assert parse(text).genes_K.tolist() == list(order[:num_genes])
     assert parse(text).unknown == ()
+
+
+# Words that meet every rule, joined by spaces of every kind, whole Unicode among them.
+WORDS = [
+    *SYMBOLS,
+    *(f"{s}." for s in SYMBOLS),
+    "FOO",
+    "cd3d",
+    ".",
+    "..",
+    "IFIT",
+    "\u00e9",
+    "G\u03b1",
+]
+SPACES = [" ", "  ", "\n", "\t", "\x1c", "\x1f", "\x0b", "\x85", "\xa0", "\u2003", "\u3000", ""]
+TEXTS = st.one_of(
+    st.lists(st.sampled_from(WORDS + SPACES)).map("".join),
+    st.lists(st.sampled_from(WORDS)).map(" ".join),
+    st.text(),
+)
+
+
+@given(st.lists(st.tuples(TEXTS, st.booleans())))
+def test_a_batch_is_read_like_its_texts_one_by_one(answers):
+    texts, flags = [text for text, _ in answers], [flag for _, flag in answers]
+    batch = parse_cells(texts, VOCABULARY, is_truncated_C=flags)
+    assert len(batch) == len(texts)
+    for text, flag, cell in zip(texts, flags, batch, strict=True):
+        alone = parse(text, flag)
+        assert cell.genes_K.tolist() == alone.genes_K.tolist()
+        assert cell.genes_K.dtype == np.int32
+        assert (cell.num_words, cell.num_duplicates) == (alone.num_words, alone.num_duplicates)
+        assert (cell.unknown, cell.is_truncated) == (alone.unknown, alone.is_truncated)
+
+
+def test_a_batch_of_a_large_vocabulary_finds_every_symbol():
+    symbols = tuple(f"G{i}-{i % 7}" for i in range(20_000))
+    vocabulary = Vocabulary(symbols, symbols)
+    (cell,) = parse_cells([" ".join(symbols)], vocabulary, is_truncated_C=[False])
+    np.testing.assert_array_equal(cell.genes_K, np.arange(20_000))
+    (none,) = parse_cells(["G0-1 G20000-1 G-0"], vocabulary, is_truncated_C=[False])
+    assert none.unknown == ("G0-1", "G20000-1", "G-0")
+
+
+def test_every_text_needs_its_flag():
+    with pytest.raises(ValueError, match="got 2 texts and 1 flags"):
+        parse_cells(["CD3D", "ISG15"], VOCABULARY, is_truncated_C=[True])

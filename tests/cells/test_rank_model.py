@@ -16,6 +16,7 @@ from c2s_rl.cells.rank_model import (
     sentence_to_expression,
 )
 from c2s_rl.errors import DataError
+from tests.benchmarks.peers import load_cell2sentence
 
 
 def floats(values):
@@ -99,6 +100,31 @@ def test_a_sentence_becomes_expression_and_the_same_sentence_again():
         top_k=None,
     )
     np.testing.assert_array_equal(again.genes, genes_K)
+
+
+def test_the_line_equals_the_packages_fit():
+    """cell2sentence fits ranks below 1,000 only; its ranks count from 0, as log10(1 + rank)."""
+    from sklearn.linear_model import LinearRegression
+    from sklearn.metrics import r2_score
+
+    rng = np.random.default_rng(0)
+    dense = np.log1p(rng.negative_binomial(1, 0.4, size=(30, 2000)) * rng.lognormal(size=2000))
+    dense = dense.astype(np.float32)
+    assert np.count_nonzero(dense, axis=1).max() > 1000  # so that some ranks are left out
+    peer = load_cell2sentence()
+    table = peer.get_benchmark_df(dense, peer.sort_transcript_counts(dense))
+    x, y = table["log_rank_normalized_expression"], table["normalized_expression"]
+    is_fitted = x < peer.BASE10_THRESHOLD
+    line = LinearRegression().fit(x[is_fitted].to_numpy().reshape(-1, 1), y[is_fitted])
+    r2 = r2_score(y[is_fitted], line.predict(x[is_fitted].to_numpy().reshape(-1, 1)))
+
+    ranked = [np.sort(row[row > 0])[::-1][:999] for row in dense]
+    model = fit_rank_model(
+        bounds(*map(len, ranked)), np.concatenate(ranked), form=RankForm.LOG_RANK
+    )
+    assert model.slope == pytest.approx(line.coef_.item(), rel=1e-5)
+    assert model.intercept == pytest.approx(line.intercept_.item(), rel=1e-5)
+    assert model.r2 == pytest.approx(r2, rel=1e-5)
 
 
 def test_the_line_of_the_kang_cells_is_the_published_one(data_dir):

@@ -25,14 +25,14 @@ from c2s_rl.cells.programs import load_program, program_indices
 from c2s_rl.cells.rank import IndexArray, RankedRows, UIntArray, rank_rows, stable_hash
 from c2s_rl.cells.rank_c2s import C2SRanker
 from c2s_rl.cells.rank_model import RankForm, RankModel, RankSums, fit_rank_sums, rank_sums
-from c2s_rl.cells.vocabulary import Duplicates, GeneCase, GeneColumns, build_vocabulary, shown
+from c2s_rl.cells.vocabulary import Duplicates, GeneCase, GeneColumns, shown
 from c2s_rl.checkpoint import sha256_of
 from c2s_rl.config import expand_variables
 from c2s_rl.data.cell_file import CellFile
 from c2s_rl.data.cell_table import CellTable
 from c2s_rl.data.h5ad_matrix import CsrChunk
 from c2s_rl.data.shards import CellManifest, write_cells
-from c2s_rl.data.source import SourceConfig, open_source, source_path
+from c2s_rl.data.source import SourceConfig, hash_source, open_source, source_path
 from c2s_rl.data.values import ExpressionChunk, Scale, ValueChecker, Values, normalise
 from c2s_rl.errors import DataError
 
@@ -95,10 +95,10 @@ class ConvertConfig(SourceConfig):
 
     @model_validator(mode="after")
     def _logarithms_are_not_added(self) -> Self:
-        if self.values is Values.LOG2 and self.duplicates is Duplicates.SUM:
+        if self.values in (Values.LOG2, Values.RANKS) and self.duplicates is Duplicates.SUM:
             raise ValueError(
-                "values: log2 are logarithms of intensities, which cannot be added, so duplicates "
-                "must be error or first, got sum"
+                f"values: {self.values.value} cannot be added, so duplicates must be error or "
+                "first, got sum"
             )
         return self
 
@@ -125,7 +125,7 @@ def run(config: ConvertConfig, output: Path, *, chunk_cells: int = CHUNK_CELLS) 
         return write_cells(
             output,
             (conversion.table(chunk) for chunk in chunks),
-            lambda: conversion.manifest(sha256_of(path)),
+            lambda: conversion.manifest(hash_source(config)),
             source_file=path.name,
         )
 
@@ -220,7 +220,7 @@ class _Conversion:
             source=config.path or f"scanpy:{config.scanpy_dataset}",
             source_sha256=source_sha256,
             tables_sha256={
-                table: sha256_of(Path(expand_variables(table))) for table in config.tables.paths
+                table: sha256_of(Path(expand_variables(table))) for table in config.table_paths
             },
             matrix=config.matrix,
             values=config.values,
@@ -274,12 +274,7 @@ def _positives_per_row(expression: ExpressionChunk) -> IndexArray:
 
 def _choose_genes(config: ConvertConfig, cells: CellFile) -> GeneColumns:
     """Make the vocabulary of the file, or of the programs that are asked for."""
-    columns = build_vocabulary(
-        cells.var_names,
-        gene_case=config.gene_case,
-        duplicates=config.duplicates,
-        source=cells.place,
-    )
+    columns = cells.gene_columns(gene_case=config.gene_case, duplicates=config.duplicates)
     if not config.genes:
         return columns
     wanted = [program_indices(load_program(name), columns.vocabulary) for name in config.genes]

@@ -250,7 +250,10 @@ def test_a_missing_file_or_variable_is_named(tmp_path, monkeypatch):
         ({"path": "a", "tie_break": "c2s", "genes": ["x.txt"]}, "genes must be empty, got"),
         ({"path": "a", "values": "log2", "duplicates": "sum"}, "must be error or first, got sum"),
         ({"path": "a.gctx"}, "needs matrix: X and values: log2, got X and counts"),
-        ({"path": "a.h5ad", "tables": {"genes": "b"}}, "beside .gct, .gct.gz, .gctx files only"),
+        (
+            {"path": "a.h5ad", "tables": {"genes": "b"}},
+            "tables.genes must be one that an h5ad file",
+        ),
         ({"path": "a", "obs": ["x"], "combine": {"x": ["y"]}}, "got 'x'"),
         ({"path": "a", "combine": {"z": []}}, r"names of others, got 'z': \[\]"),
     ],

@@ -137,6 +137,10 @@ class SourceConfig(FrozenConfig):
         if (self.path is None) == (self.scanpy_dataset is None):
             got = "neither" if self.path is None else "both"
             raise ValueError(f"convert needs either path or scanpy_dataset, got {got}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_naming(self) -> Self:
         if self.tables.genes is not None and self.symbols is not None:
             raise ValueError(
                 f"genes are named by tables.genes or by symbols, got both {self.tables.genes!r} "

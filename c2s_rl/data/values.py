@@ -55,7 +55,12 @@ class LogBase(StrEnum):
     LOG10 = "log10"
 
     @property
-    def scale(self) -> float:
+    def base(self) -> float:
+        """Of the logarithm."""
+        return 10.0 if self is LogBase.LOG10 else math.e
+
+    @property
+    def divisor(self) -> float:
         """What to divide natural logarithms by."""
         return math.log(10.0) if self is LogBase.LOG10 else 1.0
 
@@ -256,9 +261,9 @@ def normalise(
         kept, is_linear = np.expm1(kept), True
     indptr, gene_Z, kept = _by_gene(replace(chunk, values=kept), genes)
     if is_linear:
-        result = log_one_plus(kept, scale.log.scale)
+        result = log_one_plus(kept, scale.log.divisor)
     else:
-        divisor = scale.log.scale if values is Values.LOG1P else 1.0
+        divisor = scale.log.divisor if values is Values.LOG1P else 1.0
         result = (kept / divisor).astype(np.float32)
     return ExpressionChunk(indptr, gene_Z, result, floors_C)
 

@@ -25,6 +25,7 @@ from c2s_rl.errors import C2SError, DataError
 from c2s_rl.types import IntArray
 
 DoubleArray = npt.NDArray[np.float64]
+ValueArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 ENTRIES_PER_PASS = 4_000_000  # entries of a CSC matrix turned at a time: about 50 MB
 TURNED = ("bounds.npy", "columns.npy", "values.npy")
@@ -40,8 +41,8 @@ class CsrChunk:
     """[rows + 1] row bounds, from 0."""
     columns: IntArray
     """[Z] column of each stored entry, in 0..N-1, at most once a row."""
-    values: DoubleArray
-    """[Z] as stored: counts or log1p; may hold explicit zeros."""
+    values: ValueArray
+    """[Z] as stored, explicit zeros too; in 32 bits where they hold every number of the type."""
 
 
 class RowMatrix(Protocol):
@@ -148,7 +149,7 @@ class DenseMatrix:
 
     def read_rows(self, start: int, stop: int) -> CsrChunk:
         """Read rows start..stop-1; not-a-number counts as stored, so that it is noticed."""
-        block = np.asarray(self._dataset[start:stop], dtype=np.float64)
+        block = as_values(np.asarray(self._dataset[start:stop]))
         rows, columns = np.nonzero(block)
         indptr = np.zeros(stop - start + 1, dtype=np.int64)
         np.cumsum(np.bincount(rows, minlength=stop - start), out=indptr[1:])
@@ -183,20 +184,15 @@ class CsrMatrix:
         bounds = self._read_bounds(start, stop)
         first, last = int(bounds[0]), int(bounds[-1])
         columns = np.asarray(self._columns[first:last])
-        _check_range(columns, self.shape[1], what="column", place=self._place)
-        chunk = CsrChunk(
-            start,
-            bounds - first,
-            columns.astype(np.int32),
-            np.asarray(self._values[first:last], dtype=np.float64),
-        )
-        row = _row_with_repeat(chunk.indptr, chunk.columns, self.shape[1])
+        row = row_with_fault(bounds, columns, self.shape[1])
         if row >= 0:
+            _check_range(columns, self.shape[1], what="column", place=self._place)
             raise DataError(
                 "a sparse row must hold each gene once, got a repeated column in "
                 f"row {start + row} of {self._place}"
             )
-        return chunk
+        values = as_values(np.asarray(self._values[first:last]))
+        return CsrChunk(start, bounds - first, columns.astype(np.int32, copy=False), values)
 
     def _read_bounds(self, start: int, stop: int) -> IndexArray:
         """Read [stop - start + 1] bounds, checked before anything is read by them."""
@@ -222,6 +218,12 @@ class CsrMatrix:
                 f"in row {start + row} of {self._place}"
             )
         return bounds
+
+
+def as_values(stored: npt.NDArray[np.generic]) -> ValueArray:
+    """Return numbers as floats: 32 bits where they hold every number of the stored type."""
+    is_small = stored.dtype.itemsize <= 2 or stored.dtype == np.float32
+    return stored.astype(np.float32 if is_small else np.float64, copy=False)
 
 
 def check_sizes(group: h5py.Group, num_major: int, place: str) -> None:
@@ -259,14 +261,26 @@ def _check_range(indices: npt.NDArray[np.generic], size: int, *, what: str, plac
 
 
 @kernel
-def _row_with_repeat(indptr: IndexArray, columns: IntArray, num_columns: int) -> int:
-    """Return the first row that names a column twice, or -1."""
-    last_row = np.full(num_columns, -1, dtype=np.int64)
-    for row in range(len(indptr) - 1):
-        for entry in range(indptr[row], indptr[row + 1]):
-            if last_row[columns[entry]] == row:
+def row_with_fault(bounds: IndexArray, columns: IndexArray | IntArray, num_columns: int) -> int:
+    """Return the first row that names a column twice or one that is not there, or -1.
+
+    `bounds` count from any number; entries of the first row are the first of `columns`.
+    """
+    last_row = np.full(0, -1, dtype=np.int64)
+    for row in range(len(bounds) - 1):
+        entries = columns[bounds[row] - bounds[0] : bounds[row + 1] - bounds[0]]
+        is_rising, former = True, -1
+        for column in entries:
+            is_rising &= column > former
+            former = column
+        if is_rising and former < num_columns:
+            continue
+        if len(last_row) == 0:  # columns may stand in any order, which is slower to check
+            last_row = np.full(num_columns, -1, dtype=np.int64)
+        for column in entries:
+            if not 0 <= column < num_columns or last_row[column] == row:
                 return row
-            last_row[columns[entry]] = row
+            last_row[column] = row
     return -1
 
 

@@ -33,7 +33,7 @@ from c2s_rl.data.cell_table import CellTable
 from c2s_rl.data.h5ad_matrix import CsrChunk
 from c2s_rl.data.shards import CellManifest, write_cells
 from c2s_rl.data.source import SourceConfig, hash_source, open_source, source_path
-from c2s_rl.data.values import ExpressionChunk, ValueChecker, Values, normalise
+from c2s_rl.data.values import ExpressionChunk, Scale, ValueChecker, Values, normalise
 from c2s_rl.errors import DataError
 
 # 512 cells x 3,000 genes: about 30 MB with all intermediates. More is slower, because fresh pages
@@ -202,7 +202,7 @@ class _Conversion:
             symbols=vocabulary.symbols,
             original=vocabulary.original,
             organism=config.organism,
-            normalisation=config.values.unit,
+            normalisation=Scale().unit(config.values),
             rank_model=_choose(models, config.rank_form),
             rank_form_r2={form: model.r2 for form, model in models.items()},
             # Exact, so that it does not depend on the order of the cells.

@@ -33,6 +33,7 @@ from c2s_rl.errors import DataError, MissingFileError
 
 MATRIX, BARCODES, FEATURES, OLD_FEATURES = "matrix.mtx", "barcodes.tsv", "features.tsv", "genes.tsv"
 BLOCK_BYTES = 8 * 2**20
+LONGEST_LINE = 2**20  # of the header; its comments hold a line of JSON at most
 TEXTS_AT_ONCE = 65_536
 MIN_ENTRY_BYTES = 6  # "1 1 1\n"
 # Deflate cannot shrink more than this, so a smaller file cannot hold what it claims.
@@ -199,15 +200,15 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _read_header(file: BinaryIO, path: Path) -> _Header:
-    banner = file.readline(BLOCK_BYTES).decode("utf-8", "replace").strip()
+    banner = file.readline(LONGEST_LINE).decode("utf-8", "replace").strip()
     if not BANNER.fullmatch(" ".join(banner.split())):
         raise DataError(
             "an MTX file must start with '%%MatrixMarket matrix coordinate integer general' or "
             f"real, got {banner[:70]!r} in {path}"
         )
-    num_lines, line = 2, file.readline(BLOCK_BYTES)
+    num_lines, line = 2, file.readline(LONGEST_LINE)
     while line.startswith(b"%") or (line and not line.strip()):
-        line, num_lines = file.readline(BLOCK_BYTES), num_lines + 1
+        line, num_lines = file.readline(LONGEST_LINE), num_lines + 1
     words = line.decode("utf-8", "replace").split()
     if len(words) != 3 or not all(word.isdecimal() for word in words):
         raise DataError(

@@ -102,7 +102,9 @@ class SourceConfig(FrozenConfig):
         """The format, where the config alone tells it."""
         if self.format is not FormatChoice.AUTO:
             return Format(self.format.value)
-        return Format.H5AD if self.path is None else format_by_name(self.path)
+        if self.path is None:
+            return Format.H5AD if self.scanpy_dataset is not None else None
+        return format_by_name(self.path)
 
     @field_validator("matrix")
     @classmethod
@@ -140,7 +142,7 @@ class SourceConfig(FrozenConfig):
         return self
 
     @model_validator(mode="after")
-    def _one_naming(self) -> Self:
+    def _one_way_to_name_genes(self) -> Self:
         if self.tables.genes is not None and self.symbols is not None:
             raise ValueError(
                 f"genes are named by tables.genes or by symbols, got both {self.tables.genes!r} "

@@ -17,6 +17,15 @@ CellsOption = Annotated[
     Path,
     typer.Option("--cells", metavar="FOLDER", help="Folder of cell shards.", show_default=False),
 ]
+SentencesOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Answers of a model instead of the folder's cells: completions of a run (file or "
+        "folder), Parquet or JSON lines with a column cell_sentence or text, a data set of "
+        "cell2sentence, or text with one sentence a line.",
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the output.")]
 
 
@@ -27,15 +36,7 @@ def to_anndata_command(
     output: Annotated[
         Path, typer.Option(metavar="FILE.h5ad", help="The file to write.", show_default=False)
     ],
-    sentences: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            help="Answers of a model instead of the folder's cells: completions of a run (file or "
-            "folder), Parquet or JSON lines with a column cell_sentence or text, a data set of "
-            "cell2sentence, or text with one sentence a line.",
-        ),
-    ] = None,
+    sentences: SentencesOption = None,
     values: Annotated[
         str | None,
         typer.Option(
@@ -79,6 +80,27 @@ def to_anndata_command(
         f"{output}: {written.num_cells} cells, values by {written.values.value}; of "
         f"{written.num_words} words {written.num_unknown} are no genes, {written.num_repeated} "
         f"name a gene again, {written.num_below_zero} are below 0 on the line",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+@cells_app.command("export-c2s")
+def export_c2s_command(
+    *,
+    cells: CellsOption,
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="The folder to write.", show_default=False)
+    ],
+) -> None:
+    """Cell shards as a data set of the cell2sentence package: sentences, labels, vocabulary."""
+    from rich.console import Console
+
+    from c2s_rl.pipeline import export_c2s
+
+    exported = export_c2s.run(cells, output)
+    Console().print(
+        f"{output}: {exported.num_cells} cells with {', '.join(exported.columns)}",
         soft_wrap=True,
         markup=False,
     )

@@ -94,14 +94,15 @@ class CellFile:
         """Return how many rows a chunk has when `wanted` are asked for."""
         return wanted if self.most_rows is None else min(wanted, self.most_rows)
 
-    def chunks(self, num_rows: int) -> Iterator[CsrChunk]:
-        """Read the matrix in chunks of `rows_at_once(num_rows)` rows.
+    def chunks(self, num_rows: int, start: int = 0, stop: int | None = None) -> Iterator[CsrChunk]:
+        """Read rows start..stop-1, all by default, in chunks of `rows_at_once(num_rows)` rows.
 
         Raises:
             DataError: If the matrix is damaged.
         """
+        end = len(self.cell_ids) if stop is None else stop
         step = self.rows_at_once(num_rows)
-        for start in range(0, len(self.cell_ids), step):
+        for first in range(start, end, step):
             with hdf5_errors(self.path):
-                chunk = self.matrix.read_rows(start, min(start + step, len(self.cell_ids)))
+                chunk = self.matrix.read_rows(first, min(first + step, end))
             yield chunk

@@ -15,7 +15,7 @@ import h5py
 from c2s_rl.cells.vocabulary import unknown_name
 from c2s_rl.data.stored_texts import stored_texts
 from c2s_rl.data.text_column import HeldNames, TextColumn, held_labels
-from c2s_rl.errors import DataError
+from c2s_rl.errors import DataError, UnknownColumnError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +164,8 @@ def require_column(frame: Frame, name: str, *, what: str, place: str) -> None:
     """
     known = frame.column_names()
     if name not in known:
-        raise DataError(unknown_name(f"the {what} column", name, known, place))
+        kind = UnknownColumnError if what == "obs" else DataError
+        raise kind(unknown_name(f"the {what} column", name, known, place))
 
 
 def read_symbols(var: Frame, symbol_column: str | None, place: str) -> list[str]:

@@ -55,7 +55,12 @@ class LogBase(StrEnum):
     LOG10 = "log10"
 
     @property
-    def scale(self) -> float:
+    def base(self) -> float:
+        """Of the logarithm."""
+        return 10.0 if self is LogBase.LOG10 else math.e
+
+    @property
+    def divisor(self) -> float:
         """What to divide natural logarithms by."""
         return math.log(10.0) if self is LogBase.LOG10 else 1.0
 
@@ -72,6 +77,8 @@ class Scale(FrozenConfig):
 
     def unit(self, values: Values) -> str:
         """Name what `normalise` makes of values."""
+        if values is Values.RANKS:
+            return "1 - log10(rank) / log10(genes + 1)"
         if values is Values.LOG2:
             return "log2 above the profile's lowest"
         if values is Values.RANKS:
@@ -252,13 +259,13 @@ def normalise(
     elif values is Values.COUNTS:
         factors_C = library_factors(chunk.indptr, kept, scale.target_sum)
         kept = kept * np.repeat(factors_C, np.diff(chunk.indptr))
-    elif genes.adds_columns:
+    elif values is Values.LOG1P and genes.adds_columns:
         kept, is_linear = np.expm1(kept), True
     indptr, gene_Z, kept = _by_gene(replace(chunk, values=kept), genes)
     if is_linear:
-        result = log_one_plus(kept, scale.log.scale)
+        result = log_one_plus(kept, scale.log.divisor)
     else:
-        divisor = scale.log.scale if values is Values.LOG1P else 1.0
+        divisor = scale.log.divisor if values is Values.LOG1P else 1.0
         result = (kept / divisor).astype(np.float32)
     return ExpressionChunk(indptr, gene_Z, result, floors_C)
 

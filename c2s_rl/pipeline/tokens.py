@@ -22,7 +22,7 @@ from c2s_rl.checkpoint import (
     HASHES,
     MANIFEST,
     clean_leftovers,
-    publish_folder,
+    place_folder,
     replace_text,
     require_replaceable,
     sha256_of,
@@ -111,7 +111,7 @@ def write_token_shards(
         # It would end the same way again. A kill raises no such error, and leaves what is done.
         shutil.rmtree(work)
         raise
-    publish_folder(writer.shards, output)
+    place_folder(writer.shards, output)
     shutil.rmtree(work)
     log.info(
         "%d rows of %d tokens in %s",

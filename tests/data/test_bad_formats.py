@@ -1,0 +1,405 @@
+"""Bad input of every format, through the command line: one line, exit code 2, nothing half-made."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from c2s_rl.cli import main
+from tests import format_files as files
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*zarr.*")  # what the next release will do
+
+COUNTS = [[3, 0, 1, 2], [0, 5, 0, 1], [4, 1, 0, 0]]
+GENES = ["ISG15", "IFI6", "CD3D", "HLA-A"]
+WRITERS: dict[str, Callable[..., Path]] = {
+    "zarr": files.write_zarr,
+    "10x_h5": files.write_tenx_h5,
+    "10x_h5 of version 2": files.write_old_tenx_h5,
+    "10x_mtx": files.write_mtx,
+    "csv": lambda adata, folder: files.write_table(adata, folder, ".csv"),
+    "tsv.gz": lambda adata, folder: files.write_table(adata, folder, ".tsv.gz"),
+    "parquet": lambda adata, folder: files.write_table(adata, folder, ".parquet"),
+    "genes_by_cells": lambda adata, folder: files.write_table(adata, folder, ".csv", turned=True),
+}
+HAS_LABELS = ("zarr", "csv", "tsv.gz", "parquet")
+
+
+def options_of(name: str, adata, folder: Path) -> dict[str, object]:
+    """Where the labels are, and what else the format needs to be told."""
+    options: dict[str, object] = {"obs": list(files.LABELS)}
+    if name not in HAS_LABELS:
+        options["tables"] = {"obs": str(files.write_obs(adata, folder))}
+    if name == "genes_by_cells":
+        options["orientation"] = "genes_by_cells"
+    return options
+
+
+class Refused:
+    """Runs `c2s-rl convert` where it must end with one line."""
+
+    def __init__(self, folder: Path, capsys, monkeypatch) -> None:
+        self.folder, self._capsys, self._monkeypatch = folder, capsys, monkeypatch
+        self._num_runs = 0
+
+    def __call__(self, path: Path, *words: str, **options: object) -> str:
+        """Return the line; it has a rule, what was got, and all `words`."""
+        before = contents(self.folder)
+        self._num_runs += 1
+        name = f"bad{self._num_runs}"
+        config: dict[str, object] = {"name": name, "runs_dir": str(self.folder / "runs")}
+        config["convert"] = {"path": str(path), **options}
+        file = self.folder / "run.yaml"
+        file.write_text(json.dumps(config))
+        self._monkeypatch.setattr("sys.argv", ["c2s-rl", "convert", "--config", str(file)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        output = self._capsys.readouterr().err
+        assert stopped.value.code == 2, output
+        lines = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        assert ", got " in lines[0]
+        assert [word for word in words if word not in lines[0]] == [], lines[0]
+        file.unlink()
+        assert not (self.folder / "runs" / name / "cells").exists()
+        assert (
+            contents(self.folder) == before
+        )  # the source is as it was, and nothing lies beside it
+        return lines[0]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but those of runs."""
+    found = (file for file in folder.rglob("*") if file.is_file())
+    names = {file.relative_to(folder): file for file in found}
+    return {str(n): file.read_bytes() for n, file in names.items() if n.parts[0] != "runs"}
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys, monkeypatch) -> Refused:
+    return Refused(tmp_path, capsys, monkeypatch)
+
+
+VALUES = {
+    "nan": (np.nan, ("nan",)),
+    "negative": (-1.5, ("-1.5", "scaled", "raw counts")),
+    "infinite": (np.inf, ("inf",)),
+    "fractions called counts": (0.25, ("0.25", "values: log1p")),
+}
+
+
+@pytest.mark.parametrize("case", VALUES)
+@pytest.mark.parametrize("name", WRITERS)
+def test_values_that_are_no_counts(name, case, tmp_path, refused):
+    value, words = VALUES[case]
+    adata = files.make_adata(COUNTS, GENES)
+    adata.X.data[2] = value  # the last of the first cell
+    path = WRITERS[name](adata, tmp_path)
+    options = options_of(name, adata, tmp_path)
+    if (name, case) == ("parquet", "nan"):
+        words = ("null",)  # which pandas makes of it
+    refused(path, *words, "'HLA-A'", "'cell-0'", path.name, **options)
+
+
+NAMES = {
+    "duplicated symbol": (["ISG15", "ISG15", "CD3D", "HLA-A"], {}, ("'ISG15'", "duplicates")),
+    "duplicated by case": (
+        ["Isg15", "ISG15", "CD3D", "HLA-A"],
+        {"gene_case": "upper"},
+        ("unique in upper case", "'ISG15'"),
+    ),
+    "symbol with a space": (["ISG15", "IFI 6", "CD3D", "HLA-A"], {}, ("'IFI 6'",)),
+    "ensembl ids": (
+        [f"ENSG0000018760{i}" for i in range(4)],
+        {},
+        ("ENSG00000187600", "symbol_column"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NAMES)
+@pytest.mark.parametrize("name", WRITERS)
+def test_names_that_are_no_symbols(name, case, tmp_path, refused):
+    genes, extra, words = NAMES[case]
+    if (name, case) == ("parquet", "duplicated symbol"):
+        pytest.skip("Parquet through pandas cannot hold two columns of one name")
+    adata = files.make_adata(COUNTS, genes)
+    path = WRITERS[name](adata, tmp_path)
+    refused(path, *words, path.name, **options_of(name, adata, tmp_path), **extra)
+
+
+PROFILES = {"gct": files.write_gct, "gctx": files.write_gctx}
+
+
+@pytest.mark.parametrize("case", ["nan", "negative", "infinite", *NAMES])
+@pytest.mark.parametrize("name", PROFILES)
+def test_profiles_that_are_none(name, case, tmp_path, refused):
+    adata = files.make_adata(np.array(COUNTS) + 0.5, GENES)
+    extra: dict[str, object] = {}
+    if case in VALUES:
+        value, words = VALUES[case]
+        adata.X.data[3] = value
+    else:
+        names, extra, words = NAMES[case]
+        adata.var_names = names
+    path = PROFILES[name](adata, tmp_path)
+    refused(path, *words, path.name, values="log2", symbol_column="pr_gene_symbol", **extra)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profiles_cut_short_of_whole_numbers_or_without_a_label(name, tmp_path, refused):
+    adata = files.make_adata(np.array(COUNTS) + 1, GENES)
+    path = PROFILES[name](adata, tmp_path)
+    options = {"values": "log2", "symbol_column": "pr_gene_symbol"}
+    refused(path, "only whole numbers", "take log2", **options)
+    refused(path, "'batches'", "did you mean 'batch'", obs=["batches"], **options)
+    cut(path)
+    refused(path, "whole" if name == "gctx" else "got 2 for label 2", path.name, **options)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_obs_column_that_is_not_there(name, tmp_path, refused):
+    adata = files.make_adata(COUNTS, GENES)
+    path = WRITERS[name](adata, tmp_path)
+    options = options_of(name, adata, tmp_path) | {"obs": ["cel_type"]}
+    line = refused(path, "cel_type", path.name, **options)
+    assert "'cell_type'" in line or "tables.obs" in line
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_mistyped_key(name, tmp_path, refused):
+    path = WRITERS[name](files.make_adata(COUNTS, GENES), tmp_path)
+    refused(path, "orientaton", "did you mean 'orientation'", orientaton="cells_by_genes")
+
+
+def cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+TRUNCATED = {
+    "10x_h5": "",
+    "tsv.gz": "",
+    "parquet": "",
+    "10x_mtx": "matrix.mtx.gz",
+    "zarr": "X/data/c/0",
+}
+
+
+@pytest.mark.parametrize("name", TRUNCATED)
+def test_a_truncated_file(name, tmp_path, refused):
+    adata = files.make_adata(np.random.default_rng(0).poisson(1.0, size=(200, 4)), GENES)
+    path = WRITERS[name](adata, tmp_path)
+    cut(path / TRUNCATED[name] if TRUNCATED[name] else path)
+    refused(path, path.name, "whole", **options_of(name, adata, tmp_path))
+
+
+def test_a_text_table_that_ends_within_a_line(tmp_path, refused):
+    path = files.write_table(files.make_adata(COUNTS, GENES), tmp_path, ".csv")
+    path.write_text(path.read_text()[:-12])
+    refused(path, "cells.csv", "line 4", obs=["cell_type", "batch"])
+
+
+def test_indices_out_of_range(tmp_path, refused):
+    import zarr
+
+    adata = files.make_adata(COUNTS, GENES)
+    store = files.write_zarr(adata, tmp_path)
+    zarr.open_group(str(store), mode="r+")["X/indices"][1] = 77
+    refused(store, "77", "cells.zarr")
+    tenx = files.write_tenx_h5(adata, tmp_path)
+    with h5py.File(tenx, "r+") as file:
+        file["matrix/indices"][1] = 77
+    refused(tenx, "77", "cells.h5")
+
+
+MTX = "%%MatrixMarket matrix coordinate integer general\n%\n4 3 3\n1 1 3\n2 2 5\n4 1 2\n"
+# What is changed in the matrix, what the line says.
+BAD_MTX = {
+    "feature out of range": ("4 1 2", "5 1 2", ("in 1..4, got 5 at line 6",)),
+    "cell from 0": ("4 1 2", "4 0 2", ("in 1..3, got 0 at line 6",)),
+    "fewer entries than claimed": ("4 3 3", "4 3 4", ("the 4 entries", "got 3")),
+    "more entries than claimed": ("4 3 3", "4 3 2", ("the 2 entries", "got more")),
+    "another number of cells": ("4 3 3", "4 2 3", ("(4, 2)", "3 barcodes")),
+    "turned": ("4 3 3", "3 4 3", ("it is turned",)),
+    "text": ("2 2 5", "2 2 high", ("'high'", "line 5")),
+    "a field too few": ("2 2 5", "2 2", ("got 2 fields", "line 5")),
+    "a pattern": ("integer", "pattern", ("must start with", "pattern")),
+    "no sizes": ("4 3 3", "4 3", ("features, cells and entries", "line 3")),
+    "an entry twice": ("2 2 5", "1 1 5", ("each gene once", "row 0")),
+    "a claim beyond its bytes": ("4 3 3", "4 3 250000000", ("250000000 in 83 bytes",)),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MTX)
+def test_a_matrix_that_contradicts_its_header(case, tmp_path, refused):
+    old, new, words = BAD_MTX[case]
+    path = files.write_mtx(files.make_adata(COUNTS, GENES), tmp_path, is_gzip=False)
+    (path / "matrix.mtx").write_text(MTX.replace(old, new, 1))
+    refused(path, *words, "matrix.mtx")
+
+
+def test_a_compressed_matrix_that_claims_more_than_deflate_can_hold(tmp_path, refused):
+    path = files.write_mtx(files.make_adata(COUNTS, GENES), tmp_path)
+    text = MTX.replace("4 3 3", "4 3 250000000") + "1 1 1\n" * 1_000
+    (path / "matrix.mtx.gz").write_bytes(gzip.compress(text.encode()))
+    refused(path, "250000000 in", "matrix.mtx.gz")
+
+
+@pytest.mark.parametrize("name", ["barcodes.tsv", "features.tsv", "matrix.mtx"])
+def test_a_missing_part_of_an_mtx_folder(name, tmp_path, refused):
+    path = files.write_mtx(files.make_adata(COUNTS, GENES), tmp_path)
+    (path / f"{name}.gz").unlink()
+    refused(path, name, "mtx", format="10x_mtx")
+
+
+BAD_CSV = {
+    "ragged": ("cell-1,T,0,5\n", "cell-1,T,0\n", ("the 4 fields", "got 3", "line 3")),
+    "a field too many": ("cell-1,T,0,5\n", "cell-1,T,0,5,1\n", ("got 5", "line 3")),
+    "text": ("cell-1,T,0,5\n", "cell-1,T,0,high\n", ("'high'", "'B'", "line 3")),
+    "empty field": ("cell-1,T,0,5\n", "cell-1,T,,5\n", ("''", "'A'", "line 3")),
+    "NA": ("cell-1,T,0,5\n", "cell-1,T,NA,5\n", ("'NA'", "'A'")),
+    "label not named": ("kind", "what", ("'what'", "must be one of")),
+    "no cells": ("cell-0,B,3,0\ncell-1,T,0,5\n", "", ("a header and rows, got 1 lines",)),
+    "two labels of one name": ("kind,A", "kind,kind", ("'kind' 2 times",)),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CSV)
+def test_a_table_with_a_broken_line(case, tmp_path, refused):
+    old, new, words = BAD_CSV[case]
+    text = "id,kind,A,B\ncell-0,B,3,0\ncell-1,T,0,5\n"
+    assert old in text
+    (tmp_path / "cells.csv").write_text(text.replace(old, new))
+    refused(tmp_path / "cells.csv", *words, "cells.csv", obs=["kind"])
+
+
+def test_a_label_among_the_numbers_is_pointed_out(tmp_path, refused):
+    adata = files.make_adata(COUNTS, GENES)
+    for suffix in (".csv", ".parquet"):
+        path = files.write_table(adata, tmp_path, suffix)
+        refused(path, "'cell_type'", "name labels in obs or combine", obs=["batch"])
+
+
+def test_a_store_that_lost_its_chunks(tmp_path, refused):
+    adata = files.make_adata(COUNTS, GENES)
+    path = files.write_zarr(adata, tmp_path)
+    (path / "X/data/c/0").unlink()
+    refused(path, "got 0 of 1 chunks of /X/data", "cells.zarr")
+    adata.X = adata.X.toarray()
+    dense = files.write_zarr(adata, tmp_path)
+    for file in (dense / "X/c").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    refused(dense, "got 0 of 1 chunks of /X ", "cells.zarr")
+
+
+def drop_consolidated(path: Path) -> None:
+    """Let every array be described by its own file, which a test may change."""
+    root = json.loads((path / "zarr.json").read_text())
+    del root["consolidated_metadata"]
+    (path / "zarr.json").write_text(json.dumps(root))
+
+
+@pytest.mark.parametrize("name", ["X/zarr.json", "zarr.json"])
+def test_a_store_without_readable_metadata(name, tmp_path, refused):
+    path = files.write_zarr(files.make_adata(COUNTS, GENES), tmp_path)
+    drop_consolidated(path)
+    (path / name).write_text('{"zarr_format": ')
+    refused(path, "cells.zarr")
+
+
+def test_a_scaled_matrix_is_sent_to_another(tmp_path, refused):
+    adata = files.make_adata(COUNTS, GENES)
+    adata.layers["counts"] = adata.X.copy()
+    adata.X.data[0] = -0.4
+    path = files.write_zarr(adata, tmp_path)
+    refused(path, "-0.4", "this file also has matrix: layer:counts")
+    refused(path, "'layer:counts'", "'layer:count'", matrix="layer:count")
+    refused(path, "'X', 'layer:counts', got 'raw'", matrix="raw")
+
+
+def test_a_small_parquet_that_claims_250_million_values(tmp_path, refused):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "cells.parquet"
+    num_rows = 2_500_000
+    ones = pa.array(np.ones(num_rows, dtype=np.int32))
+    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(num_rows, np.int32)), ones[:1])
+    table = pa.table({"id": column, **{f"G{i}": column for i in range(100)}})
+    pq.write_table(
+        table, path, compression="zstd", row_group_size=num_rows, max_rows_per_page=num_rows
+    )
+    assert path.stat().st_size < 100_000
+    refused(path, "2500000 rows of 101 columns in", "cells.parquet")
+
+
+def test_a_small_store_that_claims_250_million_values(tmp_path, refused):
+    import zarr
+
+    path = files.write_zarr(files.make_adata(COUNTS, GENES), tmp_path)
+    drop_consolidated(path)
+    group = zarr.open_group(str(path), mode="r+")["X"]
+    for name, dtype in (("data", "f4"), ("indices", "i4")):
+        del group[name]
+        array = group.create_array(
+            name, shape=(250_000_000,), chunks=(1_000_000,), dtype=dtype, fill_value=0
+        )
+        array[:10] = 1
+    refused(path, "1000000000 bytes of /X/data in", "cells.zarr")
+
+
+def test_several_genomes_need_one_that_is_named(tmp_path, refused):
+    adata = files.make_adata(COUNTS, GENES)
+    path = files.write_old_tenx_h5(adata, tmp_path, ("hg19", "mm10"))
+    refused(path, "'hg19', 'mm10'", "cells.h5")
+    refused(path, "'hg19', 'mm10', got 'hg38'", "cells.h5", genome="hg38")
+    path = files.write_tenx_h5(adata, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["matrix/features/genome"][0] = b"mm10"
+    refused(path, "'GRCh38', 'mm10'", "cells.h5")
+
+
+@pytest.mark.parametrize("part", ["barcodes", "features/name", "indptr"])
+def test_a_ten_x_file_without_a_part(part, tmp_path, refused):
+    path = files.write_tenx_h5(files.make_adata(COUNTS, GENES), tmp_path)
+    with h5py.File(path, "r+") as file:
+        del file[f"matrix/{part}"]
+    refused(path, part, "cells.h5", format="10x_h5")
+
+
+@pytest.mark.parametrize("part", ["barcodes", "features/genome"])
+def test_a_ten_x_file_whose_parts_disagree(part, tmp_path, refused):
+    path = files.write_tenx_h5(files.make_adata(COUNTS, GENES), tmp_path)
+    with h5py.File(path, "r+") as file:
+        short = file[f"matrix/{part}"][:-1]
+        del file[f"matrix/{part}"]
+        file[f"matrix/{part}"] = short
+    refused(path, "3" if "genome" in part else "2 barcodes", "cells.h5")
+
+
+SENTENCES = {"c1": "ISG15 CD3D", "c2": "CD3D IFI6 ISG15"}
+
+
+def test_a_data_set_of_sentences(tmp_path, refused):
+    path = files.write_sentences(SENTENCES, tmp_path, kind=["B", "T"])
+    refused(path, "'kin'", "did you mean 'kind'", values="ranks", obs=["kin"])
+    refused(path, "got counts for cell2sentence")
+    (path / "vocabulary.json").write_text('{"ISG15": 2, "CD3D": 2}')
+    refused(path, "must be in vocabulary.json, got 'IFI6'", values="ranks")
+    (path / "vocabulary.json").unlink()
+    cut(path / "data-00000-of-00001.arrow")
+    refused(path, "a whole folder of save_to_disk", "sentences", values="ranks")
+
+
+def test_sentences_of_ids_or_of_two_cases(tmp_path, refused):
+    path = files.write_sentences({"c": " ".join(f"ENSG0000018760{i}" for i in range(4))}, tmp_path)
+    refused(path, "ENSG00000187600", "symbol", values="ranks")
+    path = files.write_sentences({"c": "Isg15 ISG15"}, tmp_path)
+    refused(path, "unique in upper case", values="ranks", gene_case="upper")
+    refused(path, "cannot be added", values="ranks", gene_case="upper", duplicates="sum")

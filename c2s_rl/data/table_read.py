@@ -30,7 +30,9 @@ from c2s_rl.data.spool import as_texts
 from c2s_rl.errors import DataError
 
 VALUES_PER_BLOCK = 4_000_000  # numbers of a Parquet table held at a time: 32 MB
-MIN_BLOCK_BYTES = 2 * 2**20  # of text parsed at a time: 70 MB of numbers; more where lines are longer
+MIN_BLOCK_BYTES = (
+    2 * 2**20
+)  # of text parsed at a time: 70 MB of numbers; more where lines are longer
 # A number may take more characters than its column's name does.
 LINES_PER_HEADER = 8
 # Numbers that a stored byte of Parquet may stand for. Real tables of counts, nearly all zeros and

@@ -33,9 +33,7 @@ def test_workers_write_what_one_process_writes_and_their_errors_are_shown(tmp_pa
     with ray_session(RayConfig(address="local"), num_cpus=2):
         executor = OnRay(2, 1.0)
         run(good, tmp_path / "there", executor=executor)
-        with pytest.raises(
-            DataError, match=r"must be whole numbers, got 0\.5 at cell 'c170'"
-        ):
+        with pytest.raises(DataError, match=r"must be whole numbers, got 0\.5 at cell 'c170'"):
             run(bad, tmp_path / "bad", executor=executor)
     names = sorted(path.name for path in (tmp_path / "here").iterdir())
     assert len(names) == 6  # 50 + 50 + 50 + 30 cells, manifest and hashes

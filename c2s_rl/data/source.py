@@ -32,7 +32,7 @@ from c2s_rl.data.table_io import Orientation, TableOptions, open_table
 from c2s_rl.data.tenx_io import open_tenx_h5
 from c2s_rl.data.text_column import JoinedTexts, TextColumn
 from c2s_rl.data.zarr_io import open_zarr
-from c2s_rl.errors import DataError
+from c2s_rl.errors import UnknownColumnError
 
 __all__ = ["ScanpyDataset", "SourceConfig", "hash_source", "open_source", "source_path"]
 
@@ -176,9 +176,10 @@ def _open_table(
 
 def _require_no_labels(obs_columns: Sequence[str], kind: Format, path: Path) -> None:
     if obs_columns:
-        raise DataError(
+        raise UnknownColumnError(
             f"labels of cells must be in a table beside a {kind} file, got {shown(obs_columns)} "
-            f"asked for and not found for {path}; name a table that has them as tables.obs"
+            f"asked for and not found for {path}; name a table that has them as tables.obs",
+            obs_columns[0],
         )
 
 

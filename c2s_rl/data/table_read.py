@@ -27,10 +27,12 @@ import pyarrow.parquet as pq
 from c2s_rl.cells.vocabulary import shown, unknown_name
 from c2s_rl.data.h5ad_matrix import DoubleArray
 from c2s_rl.data.spool import as_texts
-from c2s_rl.errors import DataError
+from c2s_rl.errors import DataError, UnknownColumnError
 
 VALUES_PER_BLOCK = 4_000_000  # numbers of a Parquet table held at a time: 32 MB
-MIN_BLOCK_BYTES = 2 * 2**20  # of text parsed at a time: 70 MB of numbers; more where lines are longer
+MIN_BLOCK_BYTES = (
+    2 * 2**20
+)  # of text parsed at a time: 70 MB of numbers; more where lines are longer
 # A number may take more characters than its column's name does.
 LINES_PER_HEADER = 8
 # Numbers that a stored byte of Parquet may stand for. Real tables of counts, nearly all zeros and
@@ -89,7 +91,8 @@ def sort_columns(
     asked = [*([] if id_column is None else [id_column]), *labels, *ignored]
     for name in asked:
         if name not in names:
-            raise DataError(unknown_name("a column of the table", name, names, place))
+            message = unknown_name("a column of the table", name, names, place)
+            raise UnknownColumnError(message, name) if name in labels else DataError(message)
         if names.count(name) > 1:
             raise DataError(
                 f"a column that is asked for must be there once, got {name!r} "

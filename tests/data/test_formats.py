@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from c2s_rl.data.formats import Format, detect_format
+from c2s_rl.data.shards import read_cells
 from c2s_rl.data.source_config import FormatChoice
 from c2s_rl.errors import ConfigError, DataError, MissingFileError
 from c2s_rl.pipeline.convert import ConvertConfig, run
@@ -165,3 +166,42 @@ def test_log1p_values_survive_text(tmp_path):
         path = files.write_table(adata, tmp_path, suffix)
         _, found = convert(path, tmp_path / suffix[1:], values="log1p", obs=files.LABELS)
         assert found == expected
+
+
+def test_several_files_of_any_format_make_one_corpus(tmp_path):
+    """Labels that one file lacks are missing there; each column is asked for by itself."""
+    first = files.make_adata([[3, 1], [0, 2]], ["A", "B"])
+    second = files.make_adata([[5, 2, 1], [1, 0, 4]], ["B", "C", "A"])
+    csv = files.write_table(first, tmp_path, ".csv")
+    mtx = files.write_mtx(second, tmp_path)
+    sources = [{"dataset": "table", "path": str(csv)}, {"dataset": "cellranger", "path": str(mtx)}]
+    config = ConvertConfig.model_validate({"files": sources, "obs": list(files.LABELS)})
+    manifest = run(config, tmp_path / "out")
+    cells = read_cells(tmp_path / "out", ["dataset", "cell_type"])
+    assert manifest.symbols == ("A", "B", "C")
+    assert sorted(zip(cells.cell_ids, cells.obs["cell_type"].tolist(), strict=True)) == [
+        ("cellranger/cell-0", ""),
+        ("cellranger/cell-1", ""),
+        ("table/cell-0", "T cell"),
+        ("table/cell-1", "B cell"),
+    ]
+    wrong = ConvertConfig.model_validate({"files": sources, "obs": [*files.LABELS, "cell_typ"]})
+    with pytest.raises(DataError, match=r"got 'cell_typ' in .*did you mean 'cell_type'\?"):
+        run(wrong, tmp_path / "wrong")
+
+
+def test_what_was_left_out_and_the_symbols_are_written_beside_the_shards(tmp_path):
+    path = files.write_tenx_h5(files.make_adata(names=list("ABCDEFGHIJKL")), tmp_path, others=2)
+    (tmp_path / "hgnc.tsv").write_text("symbol\tprev_symbol\nA1\tA\nB\t\n")
+    symbols = {"table": str(tmp_path / "hgnc.tsv"), "unresolved": "drop"}
+    manifest, _ = convert(path, tmp_path / "out", symbols=symbols)
+    assert manifest.symbols == ("A1", "B")
+    assert manifest.sources[0].num_unnamed_genes == 10
+    lines = (tmp_path / "out" / "symbols.tsv").read_text().splitlines()
+    assert lines[1:4] == [
+        "A\tENSG00000000000\tA1\tprevious\t",
+        "B\tENSG00000000001\tB\tapproved\t",
+        "C\tENSG00000000002\t\tunknown\t",
+    ]
+    text = (tmp_path / "out" / "manifest.json").read_text()
+    assert '"Antibody Capture features": 2' in text

@@ -137,7 +137,7 @@ def require_qc_of_values(qc: QcConfig, values: Values) -> None:
         raise ConfigError(
             "qc.min_counts_per_cell needs values: counts, "
             f"got {qc.min_counts_per_cell} with values: {values}; set it to null"
-            + (", or use min_genes_per_cell" if values is Values.LOG1P else "")
+            + ("" if values is Values.LOG2 else ", or use min_genes_per_cell")
         )
     if qc.min_genes_per_cell is not None and values is Values.LOG2:
         raise ConfigError(

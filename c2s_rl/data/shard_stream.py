@@ -44,16 +44,6 @@ class ShardBatch:
     """[C] row of the source file."""
 
 
-def has_values(folder: Path, manifest: CellManifest) -> bool:
-    """Tell whether the shards hold expression beside the genes.
-
-    Raises:
-        MissingFileError: If the first part is not there.
-        DataError: If it is not whole.
-    """
-    return VALUES in _open(folder / manifest.parts[0]).schema_arrow.names
-
-
 def iter_cells(
     folder: Path,
     manifest: CellManifest,
@@ -82,7 +72,7 @@ def iter_cells(
             raise DataError(unknown_name("the obs column", column, known, str(folder)))
     wanted = ["cell_id", "genes", "source_file", "source_row", *columns]
     if with_values:
-        if not has_values(folder, manifest):
+        if not manifest.has_values:
             raise DataError(
                 f"these cells must hold their expression, got genes only in {folder}; use "
                 "values: rank_model, or convert them with write_values: true"

@@ -25,9 +25,7 @@ from c2s_rl.cells.inverse import ExpressionRows, RepeatRule
 from c2s_rl.cells.rank import IndexArray
 from c2s_rl.config import FrozenConfig
 from c2s_rl.data.h5ad_stream import H5adStream, UnsValue, new_file
-from c2s_rl.data.shard_stream import has_values
 from c2s_rl.data.shards import CellManifest, read_manifest
-from c2s_rl.data.values import Values
 from c2s_rl.errors import ConfigError, DataError
 from c2s_rl.pipeline.expression_chunks import (
     CELLS_AT_ONCE,
@@ -40,6 +38,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNS = "c2s_rl"
+# How units begin that scanpy knows, and what it is told of their base; e where nothing is said.
+LOG_BASES: dict[str, dict[str, UnsValue]] = {"log1p(": {}, "log10(1+": {"base": 10.0}}
 
 
 class ValueSource(StrEnum):
@@ -173,8 +173,7 @@ def _value_source(config: ToAnnDataConfig, manifest: CellManifest) -> ValueSourc
         raise ConfigError(f"a column is one of sentences, got {config.column} and no sentences")
     if config.values is not None:
         return config.values
-    found = has_values(config.cells, manifest)
-    return ValueSource.STORED if found else ValueSource.RANK_MODEL
+    return ValueSource.STORED if manifest.has_values else ValueSource.RANK_MODEL
 
 
 def _with_progress(
@@ -222,7 +221,7 @@ def _uns(
     if config.sentences is not None:
         about |= {"sentences": str(config.sentences), "repeats": config.repeats.value}
     uns: dict[str, UnsValue] = {UNS: about}
-    if manifest.values is not Values.LOG2:
-        is_base_10 = manifest.normalisation.startswith("log10")
-        uns["log1p"] = {"base": 10.0} if is_base_10 else {}
+    for prefix, base in LOG_BASES.items():
+        if manifest.normalisation.startswith(prefix):
+            uns["log1p"] = base
     return uns

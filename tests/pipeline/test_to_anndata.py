@@ -347,3 +347,20 @@ def test_shards_that_are_damaged_are_refused(tmp_path):
     (cells / "part-00000.parquet").unlink()
     with pytest.raises(MissingFileError, match="every part of the manifest must be there, got no"):
         read(tmp_path, cells)
+
+
+def test_cells_without_values_go_by_the_rank_model(tmp_path):
+    cells = make_cells(tmp_path, write_values=False)
+    adata, written = read(tmp_path, cells)
+    assert written.values == adata.uns["c2s_rl"]["values"] == "rank_model"
+    with pytest.raises(
+        DataError, match=r"got genes only in .*; use values: rank_model, or convert"
+    ):
+        read(tmp_path, cells, values="stored")
+
+
+def test_scanpy_is_told_the_base_of_the_logarithm(tmp_path):
+    cells = make_cells(tmp_path, scale={"log": "log10"})
+    adata, _ = read(tmp_path, cells)
+    assert adata.uns["c2s_rl"]["unit"] == "log10(1+CP10k)"
+    assert adata.uns["log1p"] == {"base": 10}

@@ -104,14 +104,17 @@ def test_profiles_that_are_none(name, case, tmp_path, refused):
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_profiles_cut_short_of_whole_numbers_or_without_a_label(name, tmp_path, refused):
+def test_profiles_cut_short_of_intensities_or_without_a_label(name, tmp_path, refused):
     adata = files.make_adata(np.array(COUNTS) + 1, GENES)
     path = PROFILES[name](adata, tmp_path)
     options = {"values": "log2", "symbol_column": "pr_gene_symbol"}
-    refused(path, "only whole numbers", "take log2", **options)
     refused(path, "'batches'", "did you mean 'batch'", obs=["batches"], **options)
+    loud = files.make_adata(np.array(COUNTS) + 1_000, GENES)
+    refused(PROFILES[name](loud, tmp_path), "must be below 64", "take log2", **options)
     cut(path)
-    refused(path, "whole" if name == "gctx" else "got 2 for label 2", path.name, **options)
+    refused(
+        path, "whole" if name == "gctx" else "a line of a GCT file must have", path.name, **options
+    )
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -205,3 +205,29 @@ def test_what_was_left_out_and_the_symbols_are_written_beside_the_shards(tmp_pat
     ]
     text = (tmp_path / "out" / "manifest.json").read_text()
     assert '"Antibody Capture features": 2' in text
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape"),
+    [
+        ("LJP005_A375_24H_X1_B19_n377x978.gct.gz", {}, (377, 978)),
+        ("l1000_LJP005_A375_n377x978.gctx", {}, (377, 978)),
+        (
+            "slinky_demo_MCF7_n131x12328.gctx",
+            {"tables": {"profiles": "${C2S_RL_DATA}/l1000/slinky_demo_inst_info.txt"}},
+            (131, 12_289),
+        ),
+    ],
+)
+def test_the_real_plates_are_converted(data_dir, tmp_path, monkeypatch, name, options, shape):
+    monkeypatch.setenv("C2S_RL_DATA", str(data_dir))
+    manifest, _ = convert(
+        data_dir / "l1000" / name,
+        tmp_path / "out",
+        values="log2",
+        obs=("perturbation", "perturbation_type", "cell_line", "plate", "time"),
+        symbols={"table": "${C2S_RL_DATA}/genes/hgnc_slim.tsv.gz", "unresolved": "drop"},
+        **options,
+    )
+    assert (manifest.num_cells, len(manifest.symbols)) == shape
+    assert manifest.sources[0].symbols["id"] == shape[1]

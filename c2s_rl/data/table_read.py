@@ -116,10 +116,10 @@ def opened_text(path: Path) -> Iterator[TextIO]:
     """
     try:
         if path.suffix == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+            with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as file:
                 yield file
         else:
-            with path.open(encoding="utf-8", newline="") as file:
+            with path.open(encoding="utf-8-sig", newline="") as file:
                 yield file
     except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
         raise DataError(f"a text file must be whole, got {error} in {path}") from error
@@ -264,7 +264,7 @@ def _explained(message: str, columns: TableColumns, path: Path) -> str:
     """Say what Arrow said of a text file in the words of the file."""
     message = " ".join(message.split())
     if match := re.match(r"In CSV column #(\d+): (?:Row #(\d+): )?.*invalid value '(.*)'", message):
-        # Arrow counts the columns that are read, in their order in the file.
+        # Arrow counts the columns of the file, ignored ones too.
         name = columns.names[int(match[1])]
         line = f"line {match[2]} of " if match[2] else ""
         return (

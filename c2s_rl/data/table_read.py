@@ -33,6 +33,8 @@ VALUES_PER_BLOCK = 4_000_000  # numbers of a Parquet table held at a time: 32 MB
 MIN_BLOCK_BYTES = (
     2 * 2**20
 )  # of text parsed at a time: 70 MB of numbers; more where lines are longer
+# Arrow spends some microseconds a column of a block, so wide tables get larger blocks.
+LINES_AT_ONCE, MOST_BLOCK_BYTES = 64, 8 * 2**20
 # A number may take more characters than its column's name does.
 LINES_PER_HEADER = 8
 # Numbers that a stored byte of Parquet may stand for. Real tables of counts, nearly all zeros and
@@ -151,6 +153,7 @@ def read_text_blocks(path: Path, delimiter: str, columns: TableColumns) -> Itera
         DataError: If a line has another number of fields than the header, or a field is no number.
     """
     header_bytes = sum(len(name.encode()) + 1 for name in columns.names)
+    wide_block = min(LINES_AT_ONCE * header_bytes, MOST_BLOCK_BYTES)
     names = [str(place) for place in range(len(columns.names))]  # the file's own may repeat
     texts = {names[place] for place in (columns.id_place, *columns.label_places)}
     kept = [names[p] for p in (columns.id_place, *columns.label_places, *columns.number_places)]
@@ -162,7 +165,7 @@ def read_text_blocks(path: Path, delimiter: str, columns: TableColumns) -> Itera
                     use_threads=False,
                     column_names=names,
                     skip_rows=1,
-                    block_size=max(MIN_BLOCK_BYTES, LINES_PER_HEADER * header_bytes),
+                    block_size=max(MIN_BLOCK_BYTES, wide_block, LINES_PER_HEADER * header_bytes),
                 ),
                 parse_options=pacsv.ParseOptions(delimiter=delimiter),
                 convert_options=pacsv.ConvertOptions(
@@ -232,8 +235,9 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 
 
 def _require_numbers(schema: pa.Schema, columns: TableColumns, path: Path) -> None:
+    types = schema.types  # a list that is made anew at each call
     for place in columns.number_places:
-        kind = schema.types[place]
+        kind = types[place]
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             raise DataError(
                 f"a column that is no label must hold a gene's numbers, got {kind} in column "

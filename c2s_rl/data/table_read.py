@@ -30,9 +30,7 @@ from c2s_rl.data.spool import as_texts
 from c2s_rl.errors import DataError, UnknownColumnError
 
 VALUES_PER_BLOCK = 4_000_000  # numbers of a Parquet table held at a time: 32 MB
-MIN_BLOCK_BYTES = (
-    2 * 2**20
-)  # of text parsed at a time: 70 MB of numbers; more where lines are longer
+MIN_BLOCK_BYTES = 2 * 2**20  # of text parsed at a time; more where lines are longer
 # Arrow spends some microseconds a column of a block, so wide tables get larger blocks.
 LINES_AT_ONCE, MOST_BLOCK_BYTES = 64, 8 * 2**20
 # A number may take more characters than its column's name does.

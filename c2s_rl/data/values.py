@@ -81,8 +81,6 @@ class Scale(FrozenConfig):
             return "1 - log10(rank) / log10(genes + 1)"
         if values is Values.LOG2:
             return "log2 above the profile's lowest"
-        if values is Values.RANKS:
-            return "1 - log10(rank) / log10(genes + 1)"
         size = "10k" if self.target_sum == 10_000 else f"{self.target_sum:.10g}"
         return f"{'log1p(' if self.log is LogBase.LOG1P else 'log10(1+'}CP{size})"
 
@@ -325,7 +323,7 @@ def expression_of_counts(
     return logarithms
 
 
-def _by_gene(chunk: CsrChunk, genes: GeneColumns) -> tuple[IndexArray, IntArray, DoubleArray]:
+def _by_gene(chunk: CsrChunk, genes: GeneColumns) -> tuple[IndexArray, IntArray, ValueArray]:
     """Name entries by gene: columns of the same gene added up, those without one left out."""
     if genes.is_one_to_one:
         return chunk.indptr, chunk.columns, chunk.values

@@ -15,6 +15,7 @@ import numpy as np
 
 from c2s_rl.cells.programs import load_program, program_indices
 from c2s_rl.cells.vocabulary import GeneColumns, Vocabulary
+from c2s_rl.config import expand_variables
 from c2s_rl.data.cell_file import CellFile
 from c2s_rl.data.scratch import identity_of
 from c2s_rl.data.shards import SCHEMA_VERSION
@@ -95,9 +96,7 @@ def make_plan(config: ConvertConfig, scratch: Path) -> PlannedWork:
             former = planned[-1] if planned else None
             planned.append(
                 PlannedSource(
-                    config=SourceConfig.model_validate(
-                        {name: vars(source)[name] for name in SourceConfig.model_fields}
-                    ),
+                    config=_placed(source),
                     dataset=source.dataset if isinstance(source, FileConfig) else "",
                     num_rows=len(cells.cell_ids),
                     first_part=0 if former is None else former.first_part + num_parts(former),
@@ -112,6 +111,27 @@ def make_plan(config: ConvertConfig, scratch: Path) -> PlannedWork:
         obs_columns=_obs_columns(config),
     )
     return PlannedWork(plan, tuple(facts))
+
+
+def _placed(source: SourceConfig) -> SourceConfig:
+    """Name files by whole paths: workers may run in another folder, without our variables."""
+    options = {name: vars(source)[name] for name in SourceConfig.model_fields}
+    if source.path is not None:
+        options["path"] = _whole(source.path)
+    paths = {
+        name: _whole(value)
+        for name in ("obs", "profiles", "genes")
+        if (value := vars(source.tables)[name]) is not None
+    }
+    options["tables"] = source.tables.model_copy(update=paths)
+    if source.symbols is not None:
+        table = {"table": _whole(source.symbols.table)}
+        options["symbols"] = source.symbols.model_copy(update=table)
+    return SourceConfig.model_validate(options)
+
+
+def _whole(path: str) -> str:
+    return str(Path(expand_variables(path)).absolute())
 
 
 def num_parts(source: PlannedSource) -> int:

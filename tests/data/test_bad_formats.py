@@ -270,6 +270,28 @@ def test_a_small_store_that_claims_250_million_values(tmp_path, refused):
     refused(path, "1000000000 bytes of /X/data in", "cells.zarr")
 
 
+@pytest.mark.parametrize("part", ["data", "barcodes"])
+def test_a_small_ten_x_file_that_claims_250_million_values(part, tmp_path, refused):
+    path = files.write_tenx_h5(files.make_adata(COUNTS, GENES), tmp_path)
+    with h5py.File(path, "r+") as file:
+        group, size, dtype = file["matrix"], 250_000_000, file[f"matrix/{part}"].dtype
+        for name in ("data", "indices") if part == "data" else ("barcodes",):
+            del group[name]
+            group.create_dataset(name, (size,), dtype, chunks=(10_000,), compression="gzip")
+    assert path.stat().st_size < 25_000
+    refused(path, "250,000,000 claimed", f"matrix/{part}", "cells.h5")
+
+
+def test_a_small_plate_that_claims_250_million_values(tmp_path, refused):
+    path = files.write_gctx(files.make_adata(COUNTS, GENES), tmp_path)
+    with h5py.File(path, "r+") as file:
+        del file["0/DATA/0/matrix"]
+        file.create_dataset("0/DATA/0/matrix", (250_000, 1_000), "f4", chunks=(100, 100))
+        file["0/DATA/0/matrix"][0, 0] = 1
+    assert path.stat().st_size < 100_000
+    refused(path, "got 1 of 25,000 written", "cells.gctx", values="log2")
+
+
 def test_several_genomes_need_one_that_is_named(tmp_path, refused):
     adata = files.make_adata(COUNTS, GENES)
     path = files.write_old_tenx_h5(adata, tmp_path, ("hg19", "mm10"))

@@ -177,11 +177,11 @@ class ValueChecker:
             flags: What was met in all of it; None takes what this checker met.
 
         Raises:
-            DataError: If logarithms are all whole numbers, as only counts are.
+            DataError: If log1p values are all whole numbers, as only counts are. L1000 profiles may
+                be rounded; what is no logarithm there is beyond `Values.limit`.
         """
         flags = self.flags if flags is None else flags
-        is_log = self._values in (Values.LOG1P, Values.LOG2)
-        if is_log and flags.has_value and not flags.has_fraction:
+        if self._values is Values.LOG1P and flags.has_value and not flags.has_fraction:
             raise DataError(
                 f"{self._values} values must not all be whole numbers, got only whole numbers in "
                 f"{self._place}; {self._advice}{self._hint}"

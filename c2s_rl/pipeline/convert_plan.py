@@ -7,7 +7,7 @@ a conversion depends on is told here too, so that one that was killed can go on 
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -220,15 +220,7 @@ def _with_columns_they_have(config: ConvertConfig, scratch: Path) -> list[Source
     for file in config.files:
         errors = _lacks(file, scratch)
         lacking |= {name: error for name, error in errors.items() if name not in lacking}
-        combine = {
-            new: tuple(part for part in parts if part not in errors)
-            for new, parts in file.combine.items()
-        }
-        present = {
-            "obs": tuple(name for name in file.obs if name not in errors),
-            "combine": {new: parts for new, parts in combine.items() if parts},
-        }
-        found.append(file.model_copy(update=present))
+        found.append(_without(file, errors))
     available = {name for file in found for name in file.columns}
     for name, error in lacking.items():
         if name not in available:
@@ -238,16 +230,23 @@ def _with_columns_they_have(config: ConvertConfig, scratch: Path) -> list[Source
 
 def _lacks(file: FileConfig, scratch: Path) -> dict[str, UnknownColumnError]:
     """Return the columns asked for that a file does not have, with what opening said of them."""
-    try:
-        with open_source(file, scratch):
-            return {}
-    except UnknownColumnError:
-        pass
     errors: dict[str, UnknownColumnError] = {}
-    for name in file.columns:
+    while True:
         try:
-            with open_source(file.model_copy(update={"obs": (name,), "combine": {}}), scratch):
-                pass
+            with open_source(_without(file, errors), scratch):
+                return errors
         except UnknownColumnError as error:
-            errors[name] = error
-    return errors
+            errors[error.column] = error
+
+
+def _without(file: FileConfig, names: Container[str]) -> FileConfig:
+    """Ask a file for its other columns only."""
+    combine = {
+        new: tuple(part for part in parts if part not in names)
+        for new, parts in file.combine.items()
+    }
+    present = {
+        "obs": tuple(name for name in file.obs if name not in names),
+        "combine": {new: parts for new, parts in combine.items() if parts},
+    }
+    return file.model_copy(update=present)

@@ -190,10 +190,10 @@ def _write_run_files(run: RunConfig) -> None:
 
 
 def _convert(run: RunConfig, _console: Console) -> None:
-    from c2s_rl.pipeline import convert
+    from actors.convert_job import run_convert
 
     assert run.convert is not None
-    convert.run(run.convert, run.folder / CELLS)
+    run_convert(run.convert, run.folder / CELLS, run.ray)
 
 
 def _corpus(run: RunConfig, _console: Console) -> None:

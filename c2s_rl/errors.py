@@ -20,6 +20,11 @@ class DataError(C2SError, ValueError):
 class UnknownColumnError(DataError):
     """A file lacks a label of cells that was asked for; names the nearest."""
 
+    def __init__(self, message: str, column: str = "") -> None:
+        """Take the message and the column; both survive pickling."""
+        super().__init__(message)
+        self.column = column
+
 
 class MissingFileError(C2SError, FileNotFoundError):
     """A file or folder that the user named, or that an earlier stage makes, is not there."""

@@ -38,7 +38,7 @@ class C2SRanker:
 
     def set_state(self, state: StateArray) -> None:
         """Go on where another ranker was."""
-        self._random.set_state(("MT19937", state[:-1], int(state[-1])))
+        self._random.set_state(("MT19937", state[:-1], int(state[-1]), 0, 0.0))
 
     def rank(
         self, indptr: IndexArray, indices: IntArray, values: FloatArray, *, top_k: int | None

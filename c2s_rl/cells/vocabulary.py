@@ -211,7 +211,8 @@ def _check_names(var_names: Sequence[str], source: str) -> None:
     if 2 * len(ensembl) > len(var_names):
         raise DataError(
             f"genes must be named by symbols, got Ensembl ids ({shown(ensembl)}) in {source}; "
-            "name the var column that holds symbols as symbol_column"
+            "name the var column that holds symbols as symbol_column, or a table of genes as "
+            "symbols.table"
         )
 
 

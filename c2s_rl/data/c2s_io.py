@@ -33,7 +33,7 @@ from c2s_rl.data.h5ad_matrix import CsrChunk, RowMatrix
 from c2s_rl.data.scratch import made_once
 from c2s_rl.data.spool import as_texts, row_spool, spooled_rows
 from c2s_rl.data.text_column import TextArray
-from c2s_rl.errors import DataError, MissingFileError
+from c2s_rl.errors import DataError, MissingFileError, UnknownColumnError
 
 if TYPE_CHECKING:
     import datasets
@@ -61,7 +61,8 @@ def open_sentences(path: Path, *, obs_columns: Sequence[str], scratch: Path) -> 
     dataset = _load(path)
     for name in (NAME, SENTENCE, *obs_columns):
         if name not in dataset.column_names:
-            raise DataError(unknown_name("a column", name, dataset.column_names, str(path)))
+            message = unknown_name("a column", name, dataset.column_names, str(path))
+            raise UnknownColumnError(message, name) if name in obs_columns else DataError(message)
     folder = made_once(scratch, path, "words of sentences", partial(_spool, dataset, path))
     words = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
     counts = json.loads((folder / COUNTS).read_text(encoding="utf-8"))

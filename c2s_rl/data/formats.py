@@ -40,6 +40,13 @@ class Format(StrEnum):
         return self in (Format.H5AD, Format.ZARR)
 
 
+class Orientation(StrEnum):
+    """What a row of a table is."""
+
+    CELLS_BY_GENES = "cells_by_genes"
+    GENES_BY_CELLS = "genes_by_cells"
+
+
 SUFFIXES = {
     ".h5ad": Format.H5AD,
     ".zarr": Format.ZARR,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import h5py
 
 from c2s_rl.data.hdf5_texts import Hdf5Texts, as_texts
+from c2s_rl.data.hdf5_trust import require_stored
 from c2s_rl.data.profiles import ProfileFile, ProfileMatrix
 from c2s_rl.data.side_tables import MISSING
 from c2s_rl.data.text_column import TextColumn
@@ -34,12 +35,15 @@ def read_gctx(file: h5py.File, path: Path) -> ProfileFile:
     """Read names and places of an open GCTX file; values and labels when they are asked for.
 
     Raises:
-        DataError: If a part is missing, the matrix is not numeric, or ids and matrix disagree.
+        DataError: If a part is missing or not written, the matrix is not numeric, or ids and matrix
+            disagree.
     """
     missing = [part for part in (MATRIX, f"{PROFILES}/{ID}", f"{GENES}/{ID}") if part not in file]
     if missing:
         raise DataError(f"a GCTX file must hold matrix and ids, got no /{missing[0]} in {path}")
     matrix = file[MATRIX]
+    for part in (matrix, file[PROFILES][ID], file[GENES][ID]):
+        require_stored(part, str(path))
     profiles, genes = _GroupFrame(file[PROFILES]), _GroupFrame(file[GENES])
     sizes = (profiles.size, genes.size)
     if matrix.shape != sizes or matrix.dtype.kind not in "fiu":

@@ -164,8 +164,8 @@ def require_column(frame: Frame, name: str, *, what: str, place: str) -> None:
     """
     known = frame.column_names()
     if name not in known:
-        kind = UnknownColumnError if what == "obs" else DataError
-        raise kind(unknown_name(f"the {what} column", name, known, place))
+        message = unknown_name(f"the {what} column", name, known, place)
+        raise UnknownColumnError(message, name) if what == "obs" else DataError(message)
 
 
 def read_symbols(var: Frame, symbol_column: str | None, place: str) -> list[str]:

@@ -20,6 +20,8 @@ import numpy.typing as npt
 
 from c2s_rl.cells.jit import kernel
 from c2s_rl.cells.rank import IndexArray
+from c2s_rl.data.hdf5_chunks import unpacked
+from c2s_rl.data.hdf5_trust import require_stored
 from c2s_rl.data.scratch import ArrayFile, made_once, new_array_file
 from c2s_rl.errors import C2SError, DataError
 from c2s_rl.types import IntArray
@@ -103,6 +105,7 @@ def open_matrix(
                 f"a matrix must be two-dimensional and numeric, got {node.ndim} dimensions "
                 f"of {node.dtype} in {place}"
             )
+        require_stored(node, place)
         return DenseMatrix(node)
     return open_sparse(node, path=path, place=place, scratch=scratch)
 
@@ -132,7 +135,10 @@ def open_sparse(node: h5py.Group, *, path: Path, place: str, scratch: Path) -> "
         bounds, columns, values = (np.load(folder / name, mmap_mode="r") for name in TURNED)
         return CsrMatrix(shape, bounds, columns, values, place=place)
     check_sizes(node, shape[0], place)
-    return CsrMatrix(shape, node["indptr"], node["indices"], node["data"], place=place)
+    columns, values = node["indices"], node["data"]
+    if isinstance(columns, h5py.Dataset):
+        columns, values = unpacked(columns), unpacked(values)
+    return CsrMatrix(shape, node["indptr"], columns, values, place=place)
 
 
 class DenseMatrix:
@@ -222,8 +228,9 @@ class CsrMatrix:
 
 def as_values(stored: npt.NDArray[np.generic]) -> ValueArray:
     """Return numbers as floats: 32 bits where they hold every number of the stored type."""
-    is_small = stored.dtype.itemsize <= 2 or stored.dtype == np.float32
-    return stored.astype(np.float32 if is_small else np.float64, copy=False)
+    if stored.dtype.itemsize <= 2 or stored.dtype == np.float32:
+        return stored.astype(np.float32, copy=False)
+    return stored.astype(np.float64, copy=False)
 
 
 def check_sizes(group: h5py.Group, num_major: int, place: str) -> None:
@@ -237,6 +244,9 @@ def check_sizes(group: h5py.Group, num_major: int, place: str) -> None:
         raise DataError(
             f"a sparse matrix must hold data, indices, indptr, got no {missing[0]} in {place}"
         )
+    for name in ("data", "indices", "indptr"):
+        if isinstance(group[name], h5py.Dataset):  # zarr has checks of its own
+            require_stored(group[name], place)
     num_bounds = len(group["indptr"])
     num_values, num_indices = len(group["data"]), len(group["indices"])
     if num_bounds != num_major + 1:

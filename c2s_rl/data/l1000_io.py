@@ -22,7 +22,7 @@ from c2s_rl.data.l1000_names import GENE_IDS, first_known, own_name
 from c2s_rl.data.profiles import ProfileFile
 from c2s_rl.data.side_tables import SideTables, name_genes
 from c2s_rl.data.text_column import TextColumn
-from c2s_rl.errors import DataError, MissingFileError
+from c2s_rl.errors import DataError, MissingFileError, UnknownColumnError
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,9 @@ def _labels(opened: ProfileFile, name: str, place: str) -> TextColumn:
     known = opened.profiles.column_names()
     own = own_name(name, known)
     if own is None:
-        raise DataError(
+        raise UnknownColumnError(
             unknown_name("the label of profiles", name, known, place)
-            + "; name a table of profiles as tables.profiles"
+            + "; name a table of profiles as tables.profiles",
+            name,
         )
     return opened.profiles.texts(own)

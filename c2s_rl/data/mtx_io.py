@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from c2s_rl.data.cell_file import CellFile
-from c2s_rl.data.scratch import made_once
+from c2s_rl.data.scratch import identity_of, made_once
 from c2s_rl.data.spool import entry_spool, spooled_rows, spooled_texts, text_spool
 from c2s_rl.data.table_read import opened_text
 from c2s_rl.data.tenx_features import Features, keep_genes, with_kept
@@ -104,7 +104,9 @@ def open_mtx(path: Path, *, scratch: Path) -> Iterator[CellFile]:
     place = str(files.matrix)
     features = _read_features(files)
     kept = keep_genes(features, genome=None)
-    folder = made_once(scratch, path, "cells of an MTX matrix", partial(_spool, files, features))
+    # The path may be that of the matrix alone.
+    what = " ".join(["MTX", identity_of(files.barcodes), identity_of(files.features)])
+    folder = made_once(scratch, path, what, partial(_spool, files, features))
     (barcodes,) = spooled_texts(folder)
     matrix = spooled_rows(folder, len(features.ids), place=place)
     yield CellFile(

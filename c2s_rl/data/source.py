@@ -17,7 +17,7 @@ from c2s_rl.config import expand_variables
 from c2s_rl.data.anndata_io import open_h5ad, scanpy_dataset_path
 from c2s_rl.data.c2s_io import open_sentences
 from c2s_rl.data.cell_file import CellFile
-from c2s_rl.data.formats import Format, detect_format
+from c2s_rl.data.formats import Format, Orientation, detect_format
 from c2s_rl.data.l1000_io import GeneNaming, open_l1000
 from c2s_rl.data.mtx_io import find_mtx_files, open_mtx
 from c2s_rl.data.side_tables import open_obs_table
@@ -28,11 +28,11 @@ from c2s_rl.data.source_config import (
     require_parts_of,
 )
 from c2s_rl.data.symbols import resolve_symbols
-from c2s_rl.data.table_io import Orientation, TableOptions, open_table
+from c2s_rl.data.table_io import TableOptions, open_table
 from c2s_rl.data.tenx_io import open_tenx_h5
 from c2s_rl.data.text_column import JoinedTexts, TextColumn
 from c2s_rl.data.zarr_io import open_zarr
-from c2s_rl.errors import DataError
+from c2s_rl.errors import UnknownColumnError
 
 __all__ = ["ScanpyDataset", "SourceConfig", "hash_source", "open_source", "source_path"]
 
@@ -176,9 +176,10 @@ def _open_table(
 
 def _require_no_labels(obs_columns: Sequence[str], kind: Format, path: Path) -> None:
     if obs_columns:
-        raise DataError(
+        raise UnknownColumnError(
             f"labels of cells must be in a table beside a {kind} file, got {shown(obs_columns)} "
-            f"asked for and not found for {path}; name a table that has them as tables.obs"
+            f"asked for and not found for {path}; name a table that has them as tables.obs",
+            obs_columns[0],
         )
 
 

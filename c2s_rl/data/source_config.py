@@ -11,11 +11,10 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from c2s_rl.config import FrozenConfig
-from c2s_rl.data.formats import SUFFIXES, Format, format_by_name
+from c2s_rl.data.formats import SUFFIXES, Format, Orientation, format_by_name
 from c2s_rl.data.shards import RESERVED_COLUMNS
 from c2s_rl.data.side_tables import SideTables
 from c2s_rl.data.symbols import SymbolsConfig
-from c2s_rl.data.table_io import Orientation
 from c2s_rl.data.values import Values
 from c2s_rl.errors import ConfigError
 

@@ -56,7 +56,8 @@ def entry_spool(
 
     When the block ends without an error, the entries lie by row, within a row as they came.
     """
-    bounds = new_array_file(folder / BOUNDS, np.dtype(np.int64), num_rows + 1)
+    file = new_array_file(folder / BOUNDS, np.dtype(np.int64), num_rows + 1)
+    bounds = np.asarray(file, dtype=np.int64)  # the same memory
     last_row, is_sorted = 0, True
     raw = (folder / "rows.raw.npy", folder / "columns.raw.npy", folder / "values.raw.npy")
     with (
@@ -84,7 +85,7 @@ def entry_spool(
         raw[2].rename(folder / VALUES)
     else:
         _turn(folder, raw, bounds)
-    bounds.flush()
+    file.flush()
     for path in raw:
         path.unlink(missing_ok=True)
 

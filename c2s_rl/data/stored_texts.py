@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from c2s_rl.data.hdf5_trust import require_stored
 from c2s_rl.data.text_column import TextArray, TextColumn, held_labels
 from c2s_rl.errors import DataError
 
@@ -34,6 +35,11 @@ def stored_texts(node: h5py.Group | h5py.Dataset, *, name: str, place: str) -> T
     Raises:
         DataError: If a code of a categorical has no category, or values and mask differ in length.
     """
+    if isinstance(node, h5py.Dataset):
+        require_stored(node, place)
+    elif isinstance(node, h5py.Group):
+        for part in node.values():
+            require_stored(part, place)
     encoding = str(node.attrs.get("encoding-type", "array"))
     if encoding in ("array", "string-array"):
         return _Plain(node)

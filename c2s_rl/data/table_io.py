@@ -9,14 +9,13 @@ Shapes: C cells, N genes.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from c2s_rl.data.cell_file import CellFile
-from c2s_rl.data.formats import Format
+from c2s_rl.data.formats import Format, Orientation
 from c2s_rl.data.scratch import made_once
 from c2s_rl.data.spool import entry_spool, row_spool, spooled_rows, spooled_texts, text_spool
 from c2s_rl.data.table_read import (
@@ -32,13 +31,6 @@ from c2s_rl.data.text_column import HeldNames
 from c2s_rl.errors import DataError, MissingFileError
 
 DELIMITERS = {Format.CSV: ",", Format.TSV: "\t"}
-
-
-class Orientation(StrEnum):
-    """What a row of a table is."""
-
-    CELLS_BY_GENES = "cells_by_genes"
-    GENES_BY_CELLS = "genes_by_cells"
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,12 @@ import pyarrow.parquet as pq
 from c2s_rl.cells.vocabulary import shown, unknown_name
 from c2s_rl.data.h5ad_matrix import DoubleArray
 from c2s_rl.data.spool import as_texts
-from c2s_rl.errors import DataError
+from c2s_rl.errors import DataError, UnknownColumnError
 
 VALUES_PER_BLOCK = 4_000_000  # numbers of a Parquet table held at a time: 32 MB
-MIN_BLOCK_BYTES = (
-    2 * 2**20
-)  # of text parsed at a time: 70 MB of numbers; more where lines are longer
+MIN_BLOCK_BYTES = 2 * 2**20  # of text parsed at a time; more where lines are longer
+# Arrow spends some microseconds a column of a block, so wide tables get larger blocks.
+LINES_AT_ONCE, MOST_BLOCK_BYTES = 64, 8 * 2**20
 # A number may take more characters than its column's name does.
 LINES_PER_HEADER = 8
 # Numbers that a stored byte of Parquet may stand for. Real tables of counts, nearly all zeros and
@@ -91,7 +91,8 @@ def sort_columns(
     asked = [*([] if id_column is None else [id_column]), *labels, *ignored]
     for name in asked:
         if name not in names:
-            raise DataError(unknown_name("a column of the table", name, names, place))
+            message = unknown_name("a column of the table", name, names, place)
+            raise UnknownColumnError(message, name) if name in labels else DataError(message)
         if names.count(name) > 1:
             raise DataError(
                 f"a column that is asked for must be there once, got {name!r} "
@@ -115,10 +116,10 @@ def opened_text(path: Path) -> Iterator[TextIO]:
     """
     try:
         if path.suffix == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+            with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as file:
                 yield file
         else:
-            with path.open(encoding="utf-8", newline="") as file:
+            with path.open(encoding="utf-8-sig", newline="") as file:
                 yield file
     except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
         raise DataError(f"a text file must be whole, got {error} in {path}") from error
@@ -150,6 +151,7 @@ def read_text_blocks(path: Path, delimiter: str, columns: TableColumns) -> Itera
         DataError: If a line has another number of fields than the header, or a field is no number.
     """
     header_bytes = sum(len(name.encode()) + 1 for name in columns.names)
+    wide_block = min(LINES_AT_ONCE * header_bytes, MOST_BLOCK_BYTES)
     names = [str(place) for place in range(len(columns.names))]  # the file's own may repeat
     texts = {names[place] for place in (columns.id_place, *columns.label_places)}
     kept = [names[p] for p in (columns.id_place, *columns.label_places, *columns.number_places)]
@@ -161,7 +163,7 @@ def read_text_blocks(path: Path, delimiter: str, columns: TableColumns) -> Itera
                     use_threads=False,
                     column_names=names,
                     skip_rows=1,
-                    block_size=max(MIN_BLOCK_BYTES, LINES_PER_HEADER * header_bytes),
+                    block_size=max(MIN_BLOCK_BYTES, wide_block, LINES_PER_HEADER * header_bytes),
                 ),
                 parse_options=pacsv.ParseOptions(delimiter=delimiter),
                 convert_options=pacsv.ConvertOptions(
@@ -231,8 +233,9 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 
 
 def _require_numbers(schema: pa.Schema, columns: TableColumns, path: Path) -> None:
+    types = schema.types  # a list that is made anew at each call
     for place in columns.number_places:
-        kind = schema.types[place]
+        kind = types[place]
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             raise DataError(
                 f"a column that is no label must hold a gene's numbers, got {kind} in column "
@@ -263,7 +266,7 @@ def _explained(message: str, columns: TableColumns, path: Path) -> str:
     """Say what Arrow said of a text file in the words of the file."""
     message = " ".join(message.split())
     if match := re.match(r"In CSV column #(\d+): (?:Row #(\d+): )?.*invalid value '(.*)'", message):
-        # Arrow counts the columns that are read, in their order in the file.
+        # Arrow counts the columns of the file, ignored ones too.
         name = columns.names[int(match[1])]
         line = f"line {match[2]} of " if match[2] else ""
         return (

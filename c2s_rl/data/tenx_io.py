@@ -16,6 +16,7 @@ from c2s_rl.cells.vocabulary import shown
 from c2s_rl.data.cell_file import CellFile
 from c2s_rl.data.h5ad_matrix import CsrMatrix, check_sizes, hdf5_errors
 from c2s_rl.data.hdf5_texts import Hdf5Texts, as_texts
+from c2s_rl.data.hdf5_trust import require_stored
 from c2s_rl.data.tenx_features import Features, keep_genes, with_kept
 from c2s_rl.errors import DataError, MissingFileError
 
@@ -62,6 +63,7 @@ def _as_cells(file: h5py.File, path: Path, genome: str | None) -> CellFile:
         )
     num_features, num_cells = int(shape[0]), int(shape[1])
     check_sizes(group, num_cells, place)
+    require_stored(group["barcodes"], place)
     features = _features(group, place, is_new=is_new)
     kept = keep_genes(features, genome=genome if is_new else None)
     barcodes = Hdf5Texts(group["barcodes"])

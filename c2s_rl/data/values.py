@@ -81,8 +81,6 @@ class Scale(FrozenConfig):
             return "1 - log10(rank) / log10(genes + 1)"
         if values is Values.LOG2:
             return "log2 above the profile's lowest"
-        if values is Values.RANKS:
-            return "1 - log10(rank) / log10(genes + 1)"
         size = "10k" if self.target_sum == 10_000 else f"{self.target_sum:.10g}"
         return f"{'log1p(' if self.log is LogBase.LOG1P else 'log10(1+'}CP{size})"
 
@@ -179,11 +177,11 @@ class ValueChecker:
             flags: What was met in all of it; None takes what this checker met.
 
         Raises:
-            DataError: If logarithms are all whole numbers, as only counts are.
+            DataError: If log1p values are all whole numbers, as only counts are. L1000 profiles may
+                be rounded; what is no logarithm there is beyond `Values.limit`.
         """
         flags = self.flags if flags is None else flags
-        is_log = self._values in (Values.LOG1P, Values.LOG2)
-        if is_log and flags.has_value and not flags.has_fraction:
+        if self._values is Values.LOG1P and flags.has_value and not flags.has_fraction:
             raise DataError(
                 f"{self._values} values must not all be whole numbers, got only whole numbers in "
                 f"{self._place}; {self._advice}{self._hint}"
@@ -325,7 +323,7 @@ def expression_of_counts(
     return logarithms
 
 
-def _by_gene(chunk: CsrChunk, genes: GeneColumns) -> tuple[IndexArray, IntArray, DoubleArray]:
+def _by_gene(chunk: CsrChunk, genes: GeneColumns) -> tuple[IndexArray, IntArray, ValueArray]:
     """Name entries by gene: columns of the same gene added up, those without one left out."""
     if genes.is_one_to_one:
         return chunk.indptr, chunk.columns, chunk.values

@@ -3,7 +3,6 @@
 Rules between keys are checked here; what the files themselves hold is checked when they are read.
 """
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Self
 
@@ -12,7 +11,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from c2s_rl.cells.vocabulary import Duplicates, GeneCase
 from c2s_rl.config import FrozenConfig
 from c2s_rl.data.gene_stats import QcConfig, VariableGenesConfig, require_qc_of_values
-from c2s_rl.data.source_config import SourceConfig
+from c2s_rl.data.source_config import SourceConfig, require_parts_of
 from c2s_rl.data.values import Scale, Values
 from c2s_rl.errors import ConfigError
 
@@ -106,14 +105,13 @@ class ConvertConfig(SourceConfig):
     @classmethod
     def _files_inherit(cls, data: JsonValue) -> JsonValue:
         """Give each file what the section says and it does not."""
-        if not isinstance(data, Mapping) or not isinstance(data.get("files"), list | tuple):
+        files = data.get("files") if isinstance(data, dict) else None
+        if not isinstance(data, dict) or not isinstance(files, list | tuple):
             return data
         known = [key for key in SourceConfig.model_fields if key not in OWN_KEYS]
         shared = {key: data[key] for key in known if key in data}
-        files = [
-            shared | dict(file) if isinstance(file, Mapping) else file for file in data["files"]
-        ]
-        return {**data, "files": files}
+        whole = [shared | file if isinstance(file, dict) else file for file in files]
+        return {**data, "files": whole}
 
     @field_validator("files")
     @classmethod
@@ -146,7 +144,9 @@ class ConvertConfig(SourceConfig):
     @model_validator(mode="after")
     def _parts_of_the_format(self) -> Self:
         """Leave to each file what its format knows."""
-        return self if self.files else super()._parts_of_the_format()
+        if not self.files and self.known_format is not None:
+            require_parts_of(self, self.known_format)
+        return self
 
     @model_validator(mode="after")
     def _one_unit(self) -> Self:

@@ -18,7 +18,6 @@ from c2s_rl.checkpoint import FileHash, sha256_of
 from c2s_rl.config import expand_variables
 from c2s_rl.data.id_hashes import repeated_hashes, repeated_ids
 from c2s_rl.data.shards import CellManifest, SourceRecord
-from c2s_rl.data.source_config import SourceConfig
 from c2s_rl.data.text_column import HeldNames
 from c2s_rl.data.values import ValueChecker, ValueFlags
 from c2s_rl.errors import DataError
@@ -158,7 +157,7 @@ def make_manifest(
 
 def _source_record(planned: PlannedWork, number: int, num_cells: int, sha256: str) -> SourceRecord:
     source, fact = planned.plan.sources[number], planned.facts[number]
-    config: SourceConfig = source.config
+    config = planned.plan.config.sources[number]  # with paths as the user wrote them
     report = fact.symbols
     return SourceRecord(
         dataset=source.dataset,

@@ -27,7 +27,7 @@ from c2s_rl.data.values import ValueFlags
 from c2s_rl.pipeline.convert_config import TieBreak
 from c2s_rl.pipeline.convert_rank import ChunkRanker, Dropped, hashes
 from c2s_rl.pipeline.convert_source import READ_ROWS, OpenSource, SourceReader
-from c2s_rl.pipeline.convert_work import PartTask, WorkFolder, write_arrays
+from c2s_rl.pipeline.convert_work import Arrays, PartTask, WorkFolder, write_arrays
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +67,15 @@ class PartRecord:
             "flags": asdict(self.flags),
             "file": None if self.file is None else asdict(self.file),
         }
-        text = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
-        arrays = {"facts": text, "id_hashes": self.id_hashes, "c2s_state": self.c2s_state}
-        write_arrays(path, arrays | vars(self.sums))
+        arrays: Arrays = {
+            "facts": np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
+            "id_hashes": self.id_hashes,
+            "c2s_state": self.c2s_state,
+            "counts_R": self.sums.counts_R,
+            "values_R": self.sums.values_R,
+            "squares_R": self.sums.squares_R,
+        }
+        write_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: Path) -> "PartRecord":

@@ -7,7 +7,7 @@ a conversion depends on is told here too, so that one that was killed can go on 
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from c2s_rl.cells.programs import load_program, program_indices
 from c2s_rl.cells.vocabulary import GeneColumns, Vocabulary
+from c2s_rl.config import expand_variables
 from c2s_rl.data.cell_file import CellFile
 from c2s_rl.data.scratch import identity_of
 from c2s_rl.data.shards import SCHEMA_VERSION
@@ -95,9 +96,7 @@ def make_plan(config: ConvertConfig, scratch: Path) -> PlannedWork:
             former = planned[-1] if planned else None
             planned.append(
                 PlannedSource(
-                    config=SourceConfig.model_validate(
-                        {name: vars(source)[name] for name in SourceConfig.model_fields}
-                    ),
+                    config=_placed(source),
                     dataset=source.dataset if isinstance(source, FileConfig) else "",
                     num_rows=len(cells.cell_ids),
                     first_part=0 if former is None else former.first_part + num_parts(former),
@@ -114,6 +113,27 @@ def make_plan(config: ConvertConfig, scratch: Path) -> PlannedWork:
     return PlannedWork(plan, tuple(facts))
 
 
+def _placed(source: SourceConfig) -> SourceConfig:
+    """Name files by whole paths: workers may run in another folder, without our variables."""
+    options = {name: vars(source)[name] for name in SourceConfig.model_fields}
+    if source.path is not None:
+        options["path"] = _whole(source.path)
+    paths = {
+        name: _whole(value)
+        for name in ("obs", "profiles", "genes")
+        if (value := vars(source.tables)[name]) is not None
+    }
+    options["tables"] = source.tables.model_copy(update=paths)
+    if source.symbols is not None:
+        table = {"table": _whole(source.symbols.table)}
+        options["symbols"] = source.symbols.model_copy(update=table)
+    return SourceConfig.model_validate(options)
+
+
+def _whole(path: str) -> str:
+    return str(Path(expand_variables(path)).absolute())
+
+
 def num_parts(source: PlannedSource) -> int:
     """Return how many parts a file is cut into."""
     return -(-source.num_rows // PART_ROWS)
@@ -122,6 +142,8 @@ def num_parts(source: PlannedSource) -> int:
 def with_genes(work: PlannedWork, kept: IntArray) -> PlannedWork:
     """Keep some of the genes only; `kept` are rising indices."""
     plan, indices = work.plan, kept.tolist()
+    if len(indices) == len(plan.symbols):
+        return work
     genes = {
         "symbols": tuple(plan.symbols[i] for i in indices),
         "original": tuple(plan.original[i] for i in indices),
@@ -198,15 +220,7 @@ def _with_columns_they_have(config: ConvertConfig, scratch: Path) -> list[Source
     for file in config.files:
         errors = _lacks(file, scratch)
         lacking |= {name: error for name, error in errors.items() if name not in lacking}
-        combine = {
-            new: tuple(part for part in parts if part not in errors)
-            for new, parts in file.combine.items()
-        }
-        present = {
-            "obs": tuple(name for name in file.obs if name not in errors),
-            "combine": {new: parts for new, parts in combine.items() if parts},
-        }
-        found.append(file.model_copy(update=present))
+        found.append(_without(file, errors))
     available = {name for file in found for name in file.columns}
     for name, error in lacking.items():
         if name not in available:
@@ -216,16 +230,23 @@ def _with_columns_they_have(config: ConvertConfig, scratch: Path) -> list[Source
 
 def _lacks(file: FileConfig, scratch: Path) -> dict[str, UnknownColumnError]:
     """Return the columns asked for that a file does not have, with what opening said of them."""
-    try:
-        with open_source(file, scratch):
-            return {}
-    except UnknownColumnError:
-        pass
     errors: dict[str, UnknownColumnError] = {}
-    for name in file.columns:
+    while True:
         try:
-            with open_source(file.model_copy(update={"obs": (name,), "combine": {}}), scratch):
-                pass
+            with open_source(_without(file, errors), scratch):
+                return errors
         except UnknownColumnError as error:
-            errors[name] = error
-    return errors
+            errors[error.column] = error
+
+
+def _without(file: FileConfig, names: Container[str]) -> FileConfig:
+    """Ask a file for its other columns only."""
+    combine = {
+        new: tuple(part for part in parts if part not in names)
+        for new, parts in file.combine.items()
+    }
+    present = {
+        "obs": tuple(name for name in file.obs if name not in names),
+        "combine": {new: parts for new, parts in combine.items() if parts},
+    }
+    return file.model_copy(update=present)

@@ -1,6 +1,7 @@
 """Toy cells: two types, two conditions, two donors, values drawn per cell id."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from c2s_rl.cells.rank import rank_rows, stable_hash
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.data.cell_source import TableSource
 from c2s_rl.data.cell_table import CellTable
+from tests.refused import Refused
 
 SYMBOLS = tuple(f"G{i}" for i in range(12))
 SEED = 42
@@ -61,3 +63,8 @@ def toy_cells() -> list[tuple[str, str, str, str]]:
         for donor in ("d1", "d2")
         for i in range(10)
     ]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys, monkeypatch) -> Refused:
+    return Refused(tmp_path, capsys, monkeypatch)

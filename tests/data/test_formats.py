@@ -4,7 +4,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from c2s_rl.checkpoint import sha256_of
 from c2s_rl.data.formats import Format, detect_format
+from c2s_rl.data.shards import read_cells
 from c2s_rl.data.source_config import FormatChoice
 from c2s_rl.errors import ConfigError, DataError, MissingFileError
 from c2s_rl.pipeline.convert import ConvertConfig, run
@@ -49,17 +51,27 @@ def convert(path, output, **options):
     return manifest, [table.drop_columns(["source_file"]) for table in tables]
 
 
+def digest(folder):
+    """Hashes of the parts; they hold the name of the file, so it must be the same."""
+    return [sha256_of(part) for part in sorted(folder.glob("part-*.parquet"))]
+
+
 @pytest.mark.parametrize("name", CELLS)
-def test_every_format_gives_the_shards_of_the_h5ad(tmp_path, name):
+def test_every_format_gives_the_bytes_of_the_h5ad(tmp_path, name):
     adata = files.make_adata()
     (tmp_path / "h5ad").mkdir()
-    path = files.write_h5ad(adata, tmp_path / "h5ad")
-    _, expected = convert(path, tmp_path / "expected", obs=files.LABELS)
+    files.write_h5ad(adata, tmp_path / "h5ad")
     path, options = CELLS[name](adata, tmp_path)
     if options == "obs":
         options = {"tables": {"obs": str(files.write_obs(adata, tmp_path))}}
-    manifest, found = convert(path, tmp_path / "found", obs=files.LABELS, **options)
-    assert found == expected
+    kind = detect_format(path).value
+    # Text is decompressed by its name.
+    same = path.rename(tmp_path / ("cells.gz" if path.suffix == ".gz" else "cells"))
+    h5ad = (tmp_path / "h5ad" / "cells.h5ad").rename(tmp_path / "h5ad" / same.name)
+    convert(h5ad, tmp_path / "expected", obs=files.LABELS, format="h5ad")
+    manifest, _ = convert(same, tmp_path / "found", obs=files.LABELS, format=kind, **options)
+    assert len(digest(tmp_path / "found")) == 1
+    assert digest(tmp_path / "found") == digest(tmp_path / "expected")
     assert manifest.symbols == tuple(adata.var_names)
     assert manifest.num_cells == 40
 
@@ -165,3 +177,68 @@ def test_log1p_values_survive_text(tmp_path):
         path = files.write_table(adata, tmp_path, suffix)
         _, found = convert(path, tmp_path / suffix[1:], values="log1p", obs=files.LABELS)
         assert found == expected
+
+
+def test_several_files_of_any_format_make_one_corpus(tmp_path):
+    """Labels that one file lacks are missing there; each column is asked for by itself."""
+    first = files.make_adata([[3, 1], [0, 2]], ["A", "B"])
+    second = files.make_adata([[5, 2, 1], [1, 0, 4]], ["B", "C", "A"])
+    csv = files.write_table(first, tmp_path, ".csv")
+    mtx = files.write_mtx(second, tmp_path)
+    sources = [{"dataset": "table", "path": str(csv)}, {"dataset": "cellranger", "path": str(mtx)}]
+    config = ConvertConfig.model_validate({"files": sources, "obs": list(files.LABELS)})
+    manifest = run(config, tmp_path / "out")
+    cells = read_cells(tmp_path / "out", ["dataset", "cell_type"])
+    assert manifest.symbols == ("A", "B", "C")
+    assert sorted(zip(cells.cell_ids, cells.obs["cell_type"].tolist(), strict=True)) == [
+        ("cellranger/cell-0", ""),
+        ("cellranger/cell-1", ""),
+        ("table/cell-0", "T cell"),
+        ("table/cell-1", "B cell"),
+    ]
+    wrong = ConvertConfig.model_validate({"files": sources, "obs": [*files.LABELS, "cell_typ"]})
+    with pytest.raises(DataError, match=r"got 'cell_typ' in .*did you mean 'cell_type'\?"):
+        run(wrong, tmp_path / "wrong")
+
+
+def test_what_was_left_out_and_the_symbols_are_written_beside_the_shards(tmp_path):
+    path = files.write_tenx_h5(files.make_adata(names=list("ABCDEFGHIJKL")), tmp_path, others=2)
+    (tmp_path / "hgnc.tsv").write_text("symbol\tprev_symbol\nA1\tA\nB\t\n")
+    symbols = {"table": str(tmp_path / "hgnc.tsv"), "unresolved": "drop"}
+    manifest, _ = convert(path, tmp_path / "out", symbols=symbols)
+    assert manifest.symbols == ("A1", "B")
+    assert manifest.sources[0].num_unnamed_genes == 10
+    lines = (tmp_path / "out" / "symbols.tsv").read_text().splitlines()
+    assert lines[1:4] == [
+        "A\tENSG00000000000\tA1\tprevious\t",
+        "B\tENSG00000000001\tB\tapproved\t",
+        "C\tENSG00000000002\t\tunknown\t",
+    ]
+    text = (tmp_path / "out" / "manifest.json").read_text()
+    assert '"Antibody Capture features": 2' in text
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape"),
+    [
+        ("LJP005_A375_24H_X1_B19_n377x978.gct.gz", {}, (377, 978)),
+        ("l1000_LJP005_A375_n377x978.gctx", {}, (377, 978)),
+        (
+            "slinky_demo_MCF7_n131x12328.gctx",
+            {"tables": {"profiles": "${C2S_RL_DATA}/l1000/slinky_demo_inst_info.txt"}},
+            (131, 12_289),
+        ),
+    ],
+)
+def test_the_real_plates_are_converted(data_dir, tmp_path, monkeypatch, name, options, shape):
+    monkeypatch.setenv("C2S_RL_DATA", str(data_dir))
+    manifest, _ = convert(
+        data_dir / "l1000" / name,
+        tmp_path / "out",
+        values="log2",
+        obs=("perturbation", "perturbation_type", "cell_line", "plate", "time"),
+        symbols={"table": "${C2S_RL_DATA}/genes/hgnc_slim.tsv.gz", "unresolved": "drop"},
+        **options,
+    )
+    assert (manifest.num_cells, len(manifest.symbols)) == shape
+    assert manifest.sources[0].symbols["id"] == shape[1]

@@ -36,6 +36,12 @@ def test_row_names_labels_genes_and_the_rest_are_told_apart(tmp_path):
     assert found[3] == {"kind": ["T", ""]}
 
 
+def test_the_column_of_a_broken_number_is_named_behind_others_that_are_ignored(tmp_path):
+    (tmp_path / "a.csv").write_text("\ufeffid,note,A,kind,B\nc1,x,1,T,high\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"got 'high' in column 'B' at line 2 of"):
+        read(tmp_path / "a.csv", tmp_path, id_column="id", ignore=("note",), obs=("kind",))
+
+
 def test_a_header_without_a_name_over_the_row_names_is_read(tmp_path):
     """As R's write.table leaves it."""
     (tmp_path / "a.txt").write_text("A\tB\nc1\t1\t2\n")

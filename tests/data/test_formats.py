@@ -1,5 +1,7 @@
 """The same cells give the same shards, whatever the format they come in."""
 
+import pickle
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -8,7 +10,7 @@ from c2s_rl.checkpoint import sha256_of
 from c2s_rl.data.formats import Format, detect_format
 from c2s_rl.data.shards import read_cells
 from c2s_rl.data.source_config import FormatChoice
-from c2s_rl.errors import ConfigError, DataError, MissingFileError
+from c2s_rl.errors import ConfigError, DataError, MissingFileError, UnknownColumnError
 from c2s_rl.pipeline.convert import ConvertConfig, run
 from tests import format_files as files
 
@@ -242,3 +244,8 @@ def test_the_real_plates_are_converted(data_dir, tmp_path, monkeypatch, name, op
     )
     assert (manifest.num_cells, len(manifest.symbols)) == shape
     assert manifest.sources[0].symbols["id"] == shape[1]
+
+
+def test_the_error_of_a_missing_label_travels_between_workers():
+    error = pickle.loads(pickle.dumps(UnknownColumnError("a label must be there, got 'x'", "x")))
+    assert (str(error), error.column) == ("a label must be there, got 'x'", "x")

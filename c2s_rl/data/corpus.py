@@ -59,7 +59,7 @@ class Tally:
     num_prompts: Counter[tuple[Task, Split, str]] = field(default_factory=Counter)
     """(task, side, condition) to prompts."""
     ids: defaultdict[tuple[Split, str], set[str]] = field(default_factory=lambda: defaultdict(set))
-    """(side, condition) to the cells in its prompts."""
+    """(side, condition) to the cells in its prompts, where the condition is not one of cells."""
     num_short_targets: int = 0
     """Target sentences of fewer genes than asked for; they are kept."""
     num_shortened: Counter[Task] = field(default_factory=Counter)
@@ -153,7 +153,8 @@ def iter_records(
             record = written.record
             key = (record.task, record.split, record.condition)
             tally.num_prompts[key] += 1
-            tally.ids[key[1:]].update(record.context_ids, record.target_ids)
+            if draft.parts is None:
+                tally.ids[key[1:]].update(record.context_ids, record.target_ids)
             tally.num_short_targets += written.num_short_sentences
             tally.num_shortened[record.task] += written.is_shortened
             if written.num_cells_left_out:

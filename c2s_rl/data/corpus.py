@@ -1,7 +1,8 @@
 """Cells in, prompts and targets out: labels, split, pairing, wording, in that order.
 
 Labels of all cells are read first and all prompts are chosen from them; genes are read afterwards,
-of the cells in prompts only and a block of prompts at a time. Everything is keyed by cell ids and
+of the cells in prompts only and a block of prompts at a time. What stays in memory is some 0.2 kB a
+cell (its labels) and 0.3 kB a prompt (which cells it has). Everything is keyed by cell ids and
 the seed, so that the same cells give the same corpus whatever their order. Left out: reading the
 cells and writing the shards (`c2s_rl.pipeline.corpus`).
 
@@ -18,7 +19,7 @@ import numpy as np
 from c2s_rl.data.cell_source import CellSource, gene_hashes
 from c2s_rl.data.corpus_config import CorpusConfig, TargetForm
 from c2s_rl.data.drafters import DRAFTERS
-from c2s_rl.data.drafts import Draft, Material, limit_drafts
+from c2s_rl.data.drafts import Draft, Material, limit_drafts, shuffled
 from c2s_rl.data.labels import LabelledCell, label_cells
 from c2s_rl.data.leaks import check_leaks
 from c2s_rl.data.prompt_set import ConditionCount
@@ -59,7 +60,7 @@ class Tally:
     num_prompts: Counter[tuple[Task, Split, str]] = field(default_factory=Counter)
     """(task, side, condition) to prompts."""
     ids: defaultdict[tuple[Split, str], set[str]] = field(default_factory=lambda: defaultdict(set))
-    """(side, condition) to the cells in its prompts."""
+    """(side, condition) to the cells in its prompts, where the condition is not one of cells."""
     num_short_targets: int = 0
     """Target sentences of fewer genes than asked for; they are kept."""
     num_shortened: Counter[Task] = field(default_factory=Counter)
@@ -104,15 +105,17 @@ def plan_corpus(source: CellSource, config: CorpusConfig) -> CorpusPlan:
             known = ", ".join(sorted(DRAFTERS))
             raise ConfigError(f"a task of a corpus must be one of {known}, got {task}")
         drafted = DRAFTERS[task].draft(material, task, config)
-        drafts += drafted.drafts
+        _require_distinct(drafted.drafts)
+        # Task by task, so that what is over a limit is not in memory for all tasks together.
+        kept, num_over_limit = limit_drafts(drafted.drafts, config.limits, seed=config.seed)
+        drafts += kept
         dropped[task] = drafted.dropped
-        log.info("corpus: %d prompts for %s", len(drafted.drafts), task)
-    _require_distinct(drafts)
-    kept, num_over_limit = limit_drafts(drafts, config.limits, seed=config.seed)
-    dropped[None]["over_limit"] += num_over_limit
-    require_sides(((d.task, d.split) for d in kept), config, dropped)
-    check_leaks(kept, labelled.held_out)
-    return CorpusPlan(tuple(kept), cells, _tiers(kept, labelled.tier_names), dropped)
+        dropped[None]["over_limit"] += num_over_limit
+        log.info("corpus: %d prompts for %s", len(kept), task)
+    drafts = shuffled(drafts, seed=config.seed)
+    require_sides(((d.task, d.split) for d in drafts), config, dropped)
+    check_leaks(drafts, labelled.held_out)
+    return CorpusPlan(tuple(drafts), cells, _tiers(drafts, labelled.tier_names), dropped)
 
 
 def iter_records(
@@ -153,7 +156,8 @@ def iter_records(
             record = written.record
             key = (record.task, record.split, record.condition)
             tally.num_prompts[key] += 1
-            tally.ids[key[1:]].update(record.context_ids, record.target_ids)
+            if draft.parts is None:
+                tally.ids[key[1:]].update(record.context_ids, record.target_ids)
             tally.num_short_targets += written.num_short_sentences
             tally.num_shortened[record.task] += written.is_shortened
             if written.num_cells_left_out:

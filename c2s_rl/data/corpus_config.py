@@ -134,12 +134,13 @@ class CorpusConfig(CellColumns, TaskSections):
     def _check_sections(self) -> Self:
         for name, section in self.sections.items():
             tasks = SECTION_TASKS[name]
-            is_asked = any(task in tasks for task in self.tasks)
-            if is_asked != (section is not None):
-                several = "task" if len(tasks) == 1 else "one of the tasks"
+            asked = [task for task in self.tasks if task in tasks]
+            if asked and section is None:
+                raise ValueError(f"{name} must be given for task {asked[0]}, got None")
+            if section is not None and not asked:
                 raise ValueError(
-                    f"{name} must be given for {several} {', '.join(tasks)} and only then, "
-                    f"got tasks {[str(t) for t in self.tasks]} and {name}={section}"
+                    f"{name} must be given for task {' or '.join(tasks)} and only then, "
+                    f"got tasks {[str(task) for task in self.tasks]}"
                 )
         return self
 

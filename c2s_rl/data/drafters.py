@@ -65,6 +65,9 @@ def _interaction_rules(config: CorpusConfig) -> str:
     return f"gene_interactions.test_fraction {fraction}" if fraction else ""
 
 
+_CONTROLS = (
+    "treated cells need an untreated one of their type, side, donor_column and control_match"
+)
 _SAMPLES = Drafter(draft_samples, _cell_rules, "samples need cells_per_sample cells of a donor")
 _GENE_SETS = Drafter(draft_gene_sets, _gene_set_rules)
 _TISSUE = Drafter(draft_spatial, _cell_rules, "neighbours are of the same slide and side")
@@ -75,8 +78,8 @@ DRAFTERS: Mapping[Task, Drafter] = MappingProxyType(
         Task.SINGLE_CELL_LANGUAGE_MODELLING: Drafter(draft_cells, _cell_rules),
         Task.CELL_GENERATION: Drafter(draft_cells, _cell_rules),
         Task.CELL_TYPE_ANNOTATION: Drafter(draft_types, _cell_rules),
-        Task.PERTURBATION_RESPONSE: Drafter(draft_responses, _cell_rules),
-        Task.PERTURBATION_ANNOTATION: Drafter(draft_labels, _cell_rules),
+        Task.PERTURBATION_RESPONSE: Drafter(draft_responses, _cell_rules, _CONTROLS),
+        Task.PERTURBATION_ANNOTATION: Drafter(draft_labels, _cell_rules, _CONTROLS),
         Task.MULTI_CELL_LANGUAGE_MODELLING: _SAMPLES,
         Task.TISSUE_ANNOTATION: _SAMPLES,
         Task.SAMPLE_CELL_TYPE_ANNOTATION: _SAMPLES,

@@ -130,7 +130,7 @@ def limit_drafts(
     """Shuffle drafts by a hash of their id and keep the first so many of each task and condition.
 
     Args:
-        drafts: All drafts of a corpus.
+        drafts: All drafts of a task, or of several.
         limits: Most prompts per task, condition and side.
         seed: Seed of the order; the order given has no influence.
 
@@ -142,7 +142,7 @@ def limit_drafts(
     num: Counter[tuple[Task, str, Split]] = Counter()
     kept: list[Draft] = []
     num_dropped = 0
-    for draft in sorted(drafts, key=lambda d: stable_hash(f"order|{d.prompt_id}", seed)):
+    for draft in shuffled(drafts, seed=seed):
         key = (draft.task, draft.condition, draft.split)
         limit = most[draft.split]
         if limit is not None and num[key] >= limit:
@@ -151,3 +151,8 @@ def limit_drafts(
         num[key] += 1
         kept.append(draft)
     return kept, num_dropped
+
+
+def shuffled(drafts: Iterable[Draft], *, seed: int) -> list[Draft]:
+    """Order drafts by a hash of their id: the order given has no influence."""
+    return sorted(drafts, key=lambda draft: stable_hash(f"order|{draft.prompt_id}", seed))

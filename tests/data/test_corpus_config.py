@@ -77,8 +77,11 @@ COLUMNS = {"condition_column": "condition", "control": "control"}
             {"split": {"tiers": [{"where": {"cell_type": []}}]}},
             "a column of a tier must name values, got none for 'cell_type'",
         ),
-        ({"tasks": ["tissue_annotation"]}, "multi_cell must be given for one of the tasks multi_"),
-        ({"multi_cell": {}}, "multi_cell must be given for one of the tasks multi_cell_language"),
+        (
+            {"tasks": ["tissue_annotation"]},
+            "multi_cell must be given for task tissue_annot",
+        ),
+        ({"multi_cell": {}}, "and only then, got tasks ['cell_generation']"),
         (
             {"tasks": ["tissue_annotation"], "multi_cell": {}},
             "tissue_annotation needs multi_cell.tissue_column, got None",
@@ -103,7 +106,7 @@ COLUMNS = {"condition_column": "condition", "control": "control"}
             {**SAMPLES, "multi_cell": {"tisue_column": "t"}},
             "got 'multi_cell.tisue_column' in c.yaml; did you mean 'tissue_column'",
         ),
-        ({"tasks": ["gene_set_naming"]}, "gene_sets must be given for one of the tasks gene_set_"),
+        ({"tasks": ["gene_set_naming"]}, "gene_sets must be given for task gene_set_naming, got"),
         (
             {"tasks": ["gene_set_naming"], "gene_sets": {"min_genes": 9, "max_genes": 4}},
             "max_genes must be at least min_genes, got 4 < 9",

@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from c2s_rl.cells.programs import read_gmt
+from c2s_rl.checkpoint import sha256_of
 from c2s_rl.data import corpus as corpus_module
 from c2s_rl.data.cell_table import CellTable, concatenated, sliced
 from c2s_rl.data.prompt_set import PromptSet, read_prompts
@@ -109,6 +110,30 @@ def test_numbers_of_prompts_follow_from_cells_samples_and_sets(
         counted[count.task] += count.num_prompts
     assert counted == expected
     assert {r.task for r in prompts.records if r.split is Split.TEST} == set(PRETRAINING_TASKS)
+
+
+def test_the_manifest_has_the_hash_of_every_file(
+    prompts: PromptSet, cells: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    gmt = data_dir / "genesets" / "c2s_rl_genesets.gmt"
+    hashes = prompts.manifest.sources_sha256
+    assert list(hashes) == ["abstracts.tsv", "c2s_rl_genesets.gmt"]
+    assert hashes[gmt.name] == sha256_of(gmt)
+    # Namesakes of two folders are both there.
+    lines = gmt.read_text().splitlines(keepends=True)
+    paths = [tmp_path / side / "sets.gmt" for side in ("a", "b")]
+    for number, path in enumerate(paths):
+        path.parent.mkdir()
+        path.write_text(lines[number])
+    wanted = config(
+        data_dir,
+        tmp_path,
+        tasks=["gene_set_naming"],
+        multi_cell=None,
+        gene_sets={"paths": paths},
+    )
+    found = corpus.run(wanted, cells, tmp_path / "corpus").sources_sha256
+    assert found == {"sets.gmt": sha256_of(paths[0]), "sets.gmt (2)": sha256_of(paths[1])}
 
 
 def test_no_cell_stands_on_both_sides(prompts: PromptSet) -> None:

@@ -25,7 +25,7 @@ from c2s_rl.data.downstream_sections import check_spatial
 from c2s_rl.data.split_config import SplitConfig, check_rules
 from c2s_rl.types import PRETRAINING_TASKS, Task
 
-__all__ = ["CorpusConfig", "PromptLimits", "QaConfig", "TargetForm"]
+__all__ = ["CorpusConfig", "PromptLimits", "PromptStyle", "QaConfig", "TargetForm"]
 
 PRETRAINING = "pretraining"
 
@@ -46,6 +46,15 @@ class PromptLimits(FrozenConfig):
 
     train: int | None = Field(None, ge=1, description="Per condition, training side; null: all.")
     test: int | None = Field(None, ge=1, description="Per condition, test side; null: all.")
+
+
+class PromptStyle(StrEnum):
+    """Whose words prompts are written in."""
+
+    C2S_RL = "c2s_rl"
+    """This project's templates, or the user's own."""
+    CELL2SENTENCE = "cell2sentence"
+    """The installed cell2sentence package's, for models that were trained with it."""
 
 
 class CorpusConfig(CellColumns, TaskSections):
@@ -79,6 +88,9 @@ class CorpusConfig(CellColumns, TaskSections):
     templates: dict[Task, Path] = Field(
         default_factory=dict, description="Own template file per task, instead of the shipped one."
     )
+    style: PromptStyle = Field(
+        PromptStyle.C2S_RL, description="Words of the prompts: c2s_rl or cell2sentence."
+    )
     seed: int = Field(0, ge=0, description="Seeds the split, the pairing, wording and order.")
 
     @property
@@ -111,6 +123,11 @@ class CorpusConfig(CellColumns, TaskSections):
         unused = [task for task in self.templates if task not in self.tasks]
         if unused:
             raise ValueError(f"templates must be for one of the tasks, got {unused[0]}")
+        if self.templates and self.style is not PromptStyle.C2S_RL:
+            raise ValueError(
+                f"templates of one's own need style c2s_rl, got {self.style} with a file for "
+                f"{next(iter(self.templates))}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ from c2s_rl.data.cell_source import TableSource
 from c2s_rl.data.corpus import Corpus, build_corpus
 from c2s_rl.data.corpus_config import CorpusConfig
 from c2s_rl.data.corpus_sections import SAMPLE_TASKS
+from c2s_rl.data.token_budget import estimated_costs
 from c2s_rl.errors import DataError
 from c2s_rl.prompts.render import load_all_templates
 from c2s_rl.types import PromptRecord, Split, Task
@@ -241,30 +242,40 @@ def test_counts_of_a_tissue_name_the_cells_in_its_samples(source: TableSource) -
         assert (count.num_prompts, count.num_cells) == (2 * 4, len(used))
 
 
-def test_a_sample_is_shortened_equally_then_loses_cells(source: TableSource) -> None:
-    # A token a gene, and per sample some 20 to 30 of text.
-    roomy = build(source, config(Task.TISSUE_ANNOTATION, num_genes=6))
-    tight = build(
-        source,
-        config(
-            Task.TISSUE_ANNOTATION,
-            num_genes=6,
-            token_budget={"max_tokens": 45, "tokens_per_gene": 1, "min_genes": 3},
-        ),
+def test_a_sample_is_shortened_equally_and_then_loses_cells(source: TableSource) -> None:
+    most, multi_cell = 76, {"cells_per_sample": 5}
+    roomy = build(source, config(Task.TISSUE_ANNOTATION, num_genes=6, multi_cell=multi_cell))
+    budget = {"max_tokens": most, "tokens_per_gene": 2, "min_genes": 4}
+    tight_config = config(
+        Task.TISSUE_ANNOTATION, num_genes=6, multi_cell=multi_cell, token_budget=budget
     )
+    tight = build(source, tight_config)
+    count = estimated_costs(2, 12).count_text
     by_id = {r.prompt_id: r for r in roomy.records}
-    assert {r.prompt_id for r in tight.records} == set(by_id)
-    lengths = Counter()
+    sizes: Counter[tuple[int, int]] = Counter()
+    num_left_out = 0
     for record in tight.records:
         whole = by_id[record.prompt_id]
         assert record.context_ids == whole.context_ids[: len(record.context_ids)]
         assert record.target == whole.target
+        num_left_out += len(whole.context_ids) - len(record.context_ids)
         shown = re.findall(r"Cell \d+: ([G\d ]+)", record.prompt)
         num_genes = max(len(sentence.split()) for sentence in shown)
         assert sentences_of(record, source, num_genes) in record.prompt
-        lengths[len(shown), num_genes] += 1
-    assert all(num_genes >= 3 and num_cells >= 2 for num_cells, num_genes in lengths)
-    assert len(lengths) > 1
+        # A gene is a word with a capital, 2 tokens as in the budget, so whole texts can be counted.
+        total = count(record.prompt) + count(record.target) + 1
+        assert total <= most
+        longer = sum(
+            len(source.table.genes_of(source.table.cell_ids.index(i))) > num_genes
+            for i in record.context_ids
+        )
+        assert num_genes == 6 or not longer or total + 2 * longer > most
+        sizes[len(shown), num_genes] += 1
+    assert all(num_cells >= 2 and num_genes >= 4 for num_cells, num_genes in sizes)
+    assert {num_cells for num_cells, _ in sizes} >= {3, 4}
+    assert len({num_genes for _, num_genes in sizes}) > 1
+    assert tight.dropped["cells_over_token_budget"] == num_left_out
+    assert tight.dropped.get("over_token_budget", 0) == len(by_id) - len(tight.records)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ class CorpusPlan:
     """Condition of the test side to its tier."""
     dropped: Mapping[Task | None, Counter[str]]
     """Per task (None: of the whole corpus) reason to number left out."""
+    held_out_conditions: tuple[str, ...]
+    """Conditions that no training prompt has, sorted."""
 
 
 @dataclass(eq=False)
@@ -112,7 +114,13 @@ def plan_corpus(source: CellSource, config: CorpusConfig) -> CorpusPlan:
     dropped[None]["over_limit"] += num_over_limit
     require_sides(((d.task, d.split) for d in kept), config, dropped)
     check_leaks(kept, labelled.held_out)
-    return CorpusPlan(tuple(kept), cells, _tiers(kept, labelled.tier_names), dropped)
+    return CorpusPlan(
+        drafts=tuple(kept),
+        cells=cells,
+        tiers=_tiers(kept, labelled.tier_names),
+        dropped=dropped,
+        held_out_conditions=tuple(sorted(labelled.held_out.conditions)),
+    )
 
 
 def iter_records(

@@ -135,8 +135,8 @@ class MultiCellConfig(FrozenConfig):
     )
     abstracts: Path | None = Field(
         None,
-        description="Table of study and abstract (.tsv, .jsonl, .parquet); without dataset_column "
-        "it must hold the one study that all cells are of.",
+        description="Table of study and abstract (.tsv, .csv, .jsonl, .parquet); without "
+        "dataset_column it must hold the one study that all cells are of.",
     )
 
     @property

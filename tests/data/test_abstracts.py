@@ -40,27 +40,16 @@ def test_path_may_use_an_environment_variable(
         read_abstracts(Path("${STUDIES}/a.tsv"))
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.tsv", "s\tText.\textra\n", "separated by a tab, got 3 columns in row 1"),
-        ("a.tsv", "one column\n", "separated by a tab, got 1 columns in row 1"),
-        ("a.tsv", "s\t \n", "must have study and abstract, got 's' in row 1"),
-        ("a.tsv", "s\tA.\ns\tB.\n", "a study must stand once, got 's' again in row 2"),
-        ("a.tsv", "study\tabstract\n", "must hold at least one, got none in"),
-        ("a.csv", "s,Text.\n", r"must be \.tsv, \.jsonl or \.parquet, got .*a\.csv"),
-        ("a.jsonl", "{", "each line must be JSON, got .* in row 1 of"),
-        ("a.jsonl", "[1]\n", r"each line must be a JSON object, got \[1\]"),
-        ("a.jsonl", '{"study": "s"}\n', r"must have texts study and abstract, got \['study'\]"),
-        ("a.parquet", "no parquet", "abstracts must be whole Parquet, got"),
-    ],
-)
-def test_a_broken_table_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
-    path = tmp_path / name
-    path.write_text(content)
-    with pytest.raises(DataError, match=message) as error:
-        read_abstracts(path)
-    assert name in str(error.value)
+def test_a_study_has_one_abstract(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("s\tA.\ns\tB.\n")
+    with pytest.raises(DataError, match=r"one abstract, got several for 's' in .*a\.tsv"):
+        read_abstracts(tmp_path / "a.tsv")
+
+
+def test_a_broken_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("s\tText.\textra\n")
+    with pytest.raises(DataError, match=r"got 3 columns in row 1 of .*a\.tsv"):
+        read_abstracts(tmp_path / "a.tsv")
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import BaseModel
 from rich.console import Console
 
+from actors import inference_job
 from actors.align_watch import find_watch
 from actors.engine_env import quiet_driver
 from actors.evaluate_job import SHOWN, evaluate_answers, evaluate_cells
@@ -19,21 +21,28 @@ from actors.progress import AlignProgress, EmbedderProgress, SftProgress
 from actors.run_config import RunConfig, load_run
 from actors.run_files import (
     ALIGN,
+    ANNOTATE,
     BASE,
     CELLS,
     CORPUS,
+    EMBED,
     EMBEDDER,
+    GENERATE,
+    PRETRAIN,
     REPORT,
     SFT,
+    TASK_REPORT,
     TEXT_REPORT,
     config_text,
     reward_material,
+    sft_start,
     start_policy,
 )
 from actors.stages import StageKey, StageLedger, resolved
 from c2s_rl.data.leaks import check_shards
 from c2s_rl.data.prompt_set import read_prompts
 from c2s_rl.errors import ConfigError, StageError
+from c2s_rl.pipeline.sft import SftConfig
 from c2s_rl.runlog import write_manifest
 from c2s_rl.types import Split
 
@@ -48,7 +57,7 @@ class Stage:
 
     sections: tuple[str, ...]
     """Config sections that its output depends on; the first one makes it part of a run."""
-    upstream: tuple[str, ...]
+    upstream: tuple[str, ...] | Callable[[RunConfig], tuple[str, ...]]
     """Stages whose output it reads; those that the run does not have are passed over."""
     output: str
     """Name of its folder or file in the run's folder."""
@@ -90,8 +99,9 @@ def run_stage(run: RunConfig, stage: str, *, overwrite: bool = False) -> None:
     output = run.folder / STAGES[stage].output
     if not ledger.begin(key, output, overwrite=overwrite):
         console.print(f"[dim]{stage}: reusing {output}[/]")
-        if stage in SHOWN:
-            SHOWN[stage](run)
+        shown = SHOWN | inference_job.SHOWN
+        if stage in shown:
+            shown[stage](run)
         return
     console.print(f"[bold]{stage}[/] -> {output}")
     _write_run_files(run)
@@ -108,7 +118,8 @@ def _present(run: RunConfig) -> list[str]:
 def _key(run: RunConfig, stage: str, ledger: StageLedger) -> StageKey:
     present = _present(run)
     upstream: dict[str, str] = {}
-    for name in STAGES[stage].upstream:
+    needed = STAGES[stage].upstream
+    for name in needed(run) if callable(needed) else needed:
         if name not in present:
             continue
         fingerprint = ledger.fingerprint(name)
@@ -172,18 +183,30 @@ def _base_model(run: RunConfig, _console: Console) -> None:
     base_model.run(run.base_model, run.folder / CORPUS, run.folder / BASE)
 
 
+def _pretrain(run: RunConfig, console: Console) -> None:
+    assert run.pretrain is not None
+    _train(
+        run, run.pretrain, start=run.folder / BASE, output=run.folder / PRETRAIN, console=console
+    )
+
+
 def _sft(run: RunConfig, console: Console) -> None:
+    assert run.sft is not None
+    _train(run, run.sft, start=sft_start(run), output=run.folder / SFT, console=console)
+
+
+def _train(
+    run: RunConfig, config: SftConfig, *, start: Path, output: Path, console: Console
+) -> None:
     from actors.session import ray_session
     from actors.sft_job import SftFolders, run_sft
 
-    assert run.sft is not None
-    folders = SftFolders(run.folder / CORPUS, run.folder / BASE, run.folder / SFT)
-    workers = run.sft.workers
+    workers = config.workers
     with (
         ray_session(run.ray, num_cpus=workers.num_workers * workers.num_cpus),
-        SftProgress(console, run.sft) as progress,
+        SftProgress(console, config) as progress,
     ):
-        run_sft(run.sft, folders, on_metrics=progress.update)
+        run_sft(config, SftFolders(run.folder / CORPUS, start, output), on_metrics=progress.update)
 
 
 def _align(run: RunConfig, console: Console) -> None:
@@ -229,6 +252,12 @@ def _align(run: RunConfig, console: Console) -> None:
         )
 
 
+def _evaluate_tasks(run: RunConfig, console: Console) -> None:
+    from actors.evaluate_tasks_job import evaluate_task_answers
+
+    evaluate_task_answers(run, console)
+
+
 def _align_cpus(run: RunConfig) -> float:
     pools = (run.rollout, run.learner, *run.reward_pools)
     return sum(pool.num_workers * pool.num_cpus for pool in pools)
@@ -239,23 +268,37 @@ STAGES: dict[str, Stage] = {
     "corpus": Stage(("corpus",), ("convert",), CORPUS, _corpus),
     "train_embedder": Stage(("embedder",), ("convert", "corpus"), EMBEDDER, _train_embedder),
     "base_model": Stage(("base_model",), ("corpus",), BASE, _base_model),
-    "sft": Stage(("sft",), ("corpus", "base_model"), SFT, _sft),
+    "pretrain": Stage(("pretrain",), ("corpus", "base_model"), PRETRAIN, _pretrain),
+    "sft": Stage(("sft",), ("corpus", "base_model", "pretrain"), SFT, _sft),
     "align": Stage(
         ("align", "rewards", "composite", "rollout", "learner"),
-        ("corpus", "train_embedder", "base_model", "sft"),
+        ("corpus", "train_embedder", "base_model", "pretrain", "sft"),
         ALIGN,
         _align,
     ),
     "evaluate": Stage(
         ("evaluate",),
-        ("convert", "corpus", "train_embedder", "base_model", "sft", "align"),
+        ("convert", "corpus", "train_embedder", "base_model", "pretrain", "sft", "align"),
         REPORT,
         evaluate_cells,
     ),
+    "evaluate_tasks": Stage(
+        ("evaluate_tasks",),
+        ("corpus", "base_model", "pretrain", "sft", "align"),
+        TASK_REPORT,
+        _evaluate_tasks,
+    ),
     "evaluate_text": Stage(
         ("evaluate_text",),
-        ("corpus", "base_model", "sft", "align"),
+        ("corpus", "base_model", "pretrain", "sft", "align"),
         TEXT_REPORT,
         evaluate_answers,
+    ),
+    "embed": Stage(("embed",), inference_job.embed_needs, EMBED, inference_job.embed_cells),
+    "annotate": Stage(
+        ("annotate",), inference_job.annotate_needs, ANNOTATE, inference_job.annotate_cells
+    ),
+    "generate": Stage(
+        ("generate",), inference_job.generate_needs, GENERATE, inference_job.generate_cells
     ),
 }

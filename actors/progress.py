@@ -80,10 +80,11 @@ class AlignProgress(_Bar):
 
 
 class SftProgress(_Bar):
-    """SFT: loss, learning rate and speed."""
+    """SFT or pretraining: loss, learning rate and speed."""
 
     def __init__(self, console: Console, config: SftConfig) -> None:
-        super().__init__(console, "SFT", config.num_steps)
+        label = {"sft": "SFT", "pretrain": "pretraining"}[config.stage]
+        super().__init__(console, label, config.num_steps)
 
     def update(self, figures: Mapping[str, float | None]) -> None:
         """Show one line of metrics.jsonl."""
@@ -113,3 +114,19 @@ class EmbedderProgress(_Bar):
             off, trivial = (figures[name] ** 0.5 for name in ("held_out", "mean_bin"))
             self._held_out = f"  held-out {off:.1f}, by the mean {trivial:.1f}"
         self._show(step, f"bins off by {figures['masked'] ** 0.5:.1f}{self._held_out}")
+
+
+class CountProgress(_Bar):
+    """Work that is counted: cells that are embedded, prompts that are answered."""
+
+    def __init__(self, console: Console, label: str) -> None:
+        super().__init__(console, label, None)
+        self._lines = -1
+
+    def update(self, done: int, total: int) -> None:
+        """Show how many of all are done."""
+        self._progress.update(self._task, completed=done, total=total)
+        line = LINES_IN_LOG * done // max(1, total)
+        if not self._console.is_terminal and line > self._lines:
+            self._console.print(f"{self._label} {done}/{total}", soft_wrap=True)
+        self._lines = max(self._lines, line)

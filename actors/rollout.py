@@ -1,7 +1,7 @@
 """Rollout worker: one vLLM engine in one Ray actor, G seeded samples a prompt.
 
-Nothing imported here may import numba: vLLM's scan of loaded modules for Triton kernels stumbles
-over an object of llvmlite when the engine starts on CPU (0.32.0).
+Nothing imported here may import numba before the engine is up: vLLM's scan of loaded modules for
+Triton kernels stumbles over an object of llvmlite when the engine starts on CPU (0.32.0).
 Shape suffixes: G completions of one prompt.
 """
 
@@ -20,7 +20,6 @@ from pydantic import Field
 from actors.engine_weights import EngineSync, WeightReceiver, engine_rank
 from actors.gene_requests import TRIE_KEY, processor_path
 from actors.sync_config import Backend
-from c2s_rl.cells.parse import parse_cell
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import FrozenConfig
 from c2s_rl.decoding.constraint import gene_trie_for
@@ -195,14 +194,17 @@ class VLLMRolloutWorker(WeightReceiver):
 
     def _encode(self, request: RolloutRequest) -> tuple[int, ...]:
         ids = tuple(self._tokenizer.encode(request.record.prompt, add_special_tokens=False))
-        needed = len(ids) + self._sampling.max_tokens
-        if needed > self._max_model_len:
+        max_tokens = self._max_tokens(request)
+        if len(ids) + max_tokens > self._max_model_len:
             raise DataError(
                 f"prompt + sampling.max_tokens must be at most {self._max_model_len} tokens "
-                f"(the model's context), got {len(ids)} + {self._sampling.max_tokens} "
+                f"(the model's context), got {len(ids)} + {max_tokens} "
                 f"for prompt {request.record.prompt_id!r}"
             )
         return ids
+
+    def _max_tokens(self, request: RolloutRequest) -> int:
+        return request.max_tokens or self._sampling.max_tokens
 
     def _params(self, request: RolloutRequest) -> "SamplingParams":
         from vllm import SamplingParams
@@ -211,7 +213,7 @@ class VLLMRolloutWorker(WeightReceiver):
         return SamplingParams(
             n=request.num_samples or self._sampling.group_size,
             temperature=self._sampling.temperature,
-            max_tokens=self._sampling.max_tokens,
+            max_tokens=self._max_tokens(request),
             seed=request.seed,
             output_kind=RequestOutputKind.FINAL_ONLY,
             logprobs=0,  # 0 alternatives: the sampled token's own log-probability only
@@ -225,6 +227,8 @@ class VLLMRolloutWorker(WeightReceiver):
     def _group(
         self, request: RolloutRequest, prompt_ids: tuple[int, ...], output: "RequestOutput"
     ) -> Group:
+        from c2s_rl.cells.parse import parse_cell  # kernels: see the top of this module
+
         completions: list[Completion] = []
         # vLLM returns the n samples in order of finishing; their index makes the order stable
         for sample in sorted(output.outputs, key=lambda sample: sample.index):

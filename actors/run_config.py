@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, JsonValue, field_validator, model_validat
 from actors.learner_config import LearnerConfig
 from actors.placement import PlacementConfig, check_sharing, shares_gpus
 from actors.rollout import RolloutConfig
+from actors.run_defaults import with_corpus_defaults
 from actors.session import RayConfig
 from actors.sync_config import SyncConfig, choose_backend
 from c2s_rl.config import FrozenConfig, apply_overrides, load_yaml, validate
@@ -21,11 +22,16 @@ from c2s_rl.evaluation.learning_curve import REWARD, REWARD_PREFIX, Checkpoint, 
 from c2s_rl.evaluation.metrics import Metric
 from c2s_rl.models.cell_embedder import CellEmbedderConfig
 from c2s_rl.pipeline.align import AlignConfig
+from c2s_rl.pipeline.annotate import AnnotateConfig
 from c2s_rl.pipeline.base_model import BaseModelConfig
 from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.corpus import CorpusConfig
+from c2s_rl.pipeline.embed_config import EmbedConfig, EmbedWorkersConfig
 from c2s_rl.pipeline.evaluate import EvaluateConfig
+from c2s_rl.pipeline.evaluate_tasks import EvaluateTasksConfig
 from c2s_rl.pipeline.evaluate_text import EvaluateTextConfig
+from c2s_rl.pipeline.generate_config import GenerateConfig
+from c2s_rl.pipeline.pretrain import PretrainConfig
 from c2s_rl.pipeline.sft import SftConfig
 from c2s_rl.pipeline.train_embedder import EmbedderConfig
 from c2s_rl.prompts.tasks import TASK_RULES
@@ -42,7 +48,20 @@ from rewards.composite import (
 from rewards.pool_config import RewardPoolConfig
 
 # Sections with a seed of their own; the run's seed is theirs unless they name one.
-SEEDED = ("convert", "corpus", "embedder", "base_model", "sft", "evaluate", "evaluate_text")
+SEEDED = (
+    "convert",
+    "corpus",
+    "embedder",
+    "base_model",
+    "pretrain",
+    "sft",
+    "evaluate",
+    "evaluate_tasks",
+    "evaluate_text",
+    "embed",
+    "annotate",
+    "generate",
+)
 
 
 class RunConfig(FrozenConfig):
@@ -56,7 +75,8 @@ class RunConfig(FrozenConfig):
     embedder: EmbedderConfig | None = Field(
         None, description="A small scGPT trained on the run's own training cells"
     )
-    base_model: BaseModelConfig | None = Field(None, description="The model SFT starts from")
+    base_model: BaseModelConfig | None = Field(None, description="The model training starts from")
+    pretrain: PretrainConfig | None = Field(None, description="Pretraining on the corpus")
     sft: SftConfig | None = Field(None, description="Supervised fine-tuning")
     align: AlignConfig | None = Field(None, description="GRPO")
     rewards: tuple[RewardSpec, ...] = Field((), description="What GRPO optimises")
@@ -76,9 +96,18 @@ class RunConfig(FrozenConfig):
         default_factory=PlacementConfig, description="Which workers of GRPO share GPUs or cores"
     )
     evaluate: EvaluateConfig | None = Field(None, description="Metrics and report")
+    evaluate_tasks: EvaluateTasksConfig | None = Field(
+        None, description="Metrics and report of every task, from the untrained model on"
+    )
     evaluate_text: EvaluateTextConfig | None = Field(
         None, description="Metrics and report of text answers"
     )
+    embed: EmbedConfig | None = Field(None, description="Cells or texts to vectors of a policy")
+    embed_workers: EmbedWorkersConfig = Field(
+        default_factory=EmbedWorkersConfig, description="Workers that embed"
+    )
+    annotate: AnnotateConfig | None = Field(None, description="Cells to cell types")
+    generate: GenerateConfig | None = Field(None, description="Conditions to cells")
     ray: RayConfig = Field(default_factory=RayConfig, description="Which cluster")
 
     @field_validator("name")
@@ -175,7 +204,8 @@ class RunConfig(FrozenConfig):
     @property
     def policy_names(self) -> tuple[str, ...]:
         """Policies that are evaluated: what alignment starts from and, if there is one, its end."""
-        return ("SFT" if self.sft else "Base", *(["GRPO"] if self.align else []))
+        start = "SFT" if self.sft else "Pretrained" if self.pretrain else "Base"
+        return (start, *(["GRPO"] if self.align else []))
 
     @property
     def reward_pools(self) -> tuple[RewardPoolConfig, ...]:
@@ -196,7 +226,7 @@ def load_run(path: Path, overrides: Sequence[str]) -> RunConfig:
         ConfigError: If a key is unknown, a value breaks a rule, or a reward cannot be built.
     """
     data = apply_overrides(load_yaml(path), overrides)
-    run = validate(RunConfig, _with_program(_with_seed(data)), str(path))
+    run = validate(RunConfig, with_corpus_defaults(_with_program(_with_seed(data))), str(path))
     if run.rewards:
         Combiner(run.rewards, run.composite)
     for spec in run.rewards:

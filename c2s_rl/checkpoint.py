@@ -57,6 +57,21 @@ def atomic_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)  # gone already unless something was raised
 
 
+def publish_folder(written: Path, final: Path) -> None:
+    """Put a folder that was written aside, perhaps over several runs, at `final` as a whole.
+
+    It is hashed, flushed and renamed as `atomic_folder` does it; a folder at `final` is replaced.
+
+    Args:
+        written: The finished folder, on the file system of `final`; gone afterwards.
+        final: Where it shall be.
+    """
+    (written / HASHES).unlink(missing_ok=True)  # of a run that was killed before the rename
+    _write_hashes(written)
+    _sync_tree(written)
+    _move_into_place(written, final)
+
+
 def require_replaceable(folder: Path) -> None:
     """Check that a stage may put its output at `folder`.
 

@@ -5,6 +5,7 @@ that `c2s-rl --help` answers at once. What a user can cause (a C2SError) ends wi
 code 2; anything else is a bug of ours and shows its traceback.
 """
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from c2s_rl.cli_cells import cells_app
 from c2s_rl.cli_rewards import rewards_app
 from c2s_rl.errors import C2SError
 
@@ -22,11 +24,18 @@ STAGES = {
     "corpus": "Cell shards to prompts and targets, split into training and held-out.",
     "train-embedder": "A small scGPT of the run's own training cells, for rewards and metrics.",
     "base-model": "The language model that training starts from.",
+    "pretrain": "Pretraining: next-token learning on all tasks of the corpus.",
     "sft": "Supervised fine-tuning on prompts and targets.",
     "align": "GRPO: align the policy with biological rewards.",
     "evaluate": "Compare the policies on held-out prompts; writes report.html.",
+    "evaluate-tasks": "Every model of the run on held-out prompts of all tasks; task_report.html.",
     "evaluate-text": "The same for text answers; writes text_report.html.",
+    "embed": "Cells, samples or texts to vectors of a policy; FOSCTTM against bulk.",
+    "annotate": "Cells to cell types, as a policy names them.",
+    "generate": "Conditions to cells that a policy writes, as AnnData.",
 }
+# Stages whose results can go into a copy of the user's own file.
+INTO_STAGES = ("embed", "annotate")
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", metavar="FILE", help="The run's YAML file.", show_default=False)
@@ -89,10 +98,36 @@ def _add_stage(name: str, help_text: str) -> None:
         run_stage(load_run(config, overrides), name.replace("-", "_"), overwrite=overwrite)
 
 
+app.add_typer(cells_app)  # its commands stand beside the stages
+
+
+def _add_into_stage(name: str, help_text: str) -> None:
+    @app.command(name, help=help_text)
+    def command(
+        *,
+        config: ConfigOption,
+        overrides: SetOption,
+        overwrite: OverwriteOption = False,
+        into: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="FILE.h5ad",
+                help=f"Also put the results into a copy of this file ({name}.into).",
+            ),
+        ] = None,
+    ) -> None:
+        from actors.jobs import load_run, run_stage
+
+        asked = [] if into is None else [f"{name}.into={json.dumps(str(into))}"]
+        run_stage(load_run(config, [*overrides, *asked]), name, overwrite=overwrite)
+
+
 app.add_typer(rewards_app, name="rewards")
 
 for _name, _help in STAGES.items():
-    if _name != "evaluate":
+    if _name in INTO_STAGES:
+        _add_into_stage(_name, _help)
+    elif _name != "evaluate":
         _add_stage(_name, _help)
 
 

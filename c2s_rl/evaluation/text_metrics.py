@@ -83,7 +83,12 @@ def is_same_label(text: str, label: str) -> bool:
 
     Signs inside and plus signs do: 'CD4+ T cell' is not 'CD4 T cell'.
     """
-    return _label(text) == _label(label)
+    return label_key(text) == label_key(label)
+
+
+def label_key(text: str) -> str:
+    """What texts of one label have in common, see `is_same_label`; '' for one without a word."""
+    return _folded(text).strip(" \"'`.,;:!?")
 
 
 def count_words(text: str) -> int:
@@ -94,10 +99,6 @@ def count_words(text: str) -> int:
 def _folded(text: str) -> str:
     """Compatibility form (full-width letters, ligatures), lower case, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def _label(text: str) -> str:
-    return _folded(text).strip(" \"'`.,;:!?")
 
 
 @lru_cache(maxsize=4096)

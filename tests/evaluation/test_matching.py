@@ -9,6 +9,7 @@ from c2s_rl.evaluation.matching import (
     MATCHING_METRICS,
     Closeness,
     MatchingMetric,
+    closer_shares,
     discrimination_score,
     foscttm,
 )
@@ -30,6 +31,37 @@ def test_foscttm_is_zero_for_equal_views_and_half_for_views_that_know_nothing():
     assert foscttm(np.ones((30, 4)), view) == pytest.approx(0.5, abs=0.1)
     assert foscttm(np.ones((30, 4)), np.ones((30, 4))) == 0.5
     assert foscttm(view, RNG.normal(size=(30, 4))) == pytest.approx(0.5, abs=0.15)
+
+
+def by_counting(first, second):
+    """Pair by pair; vectors of few digits, so that equal distances are equal."""
+
+    def cosine(a, b):
+        return 1 - a @ b / np.sqrt((a @ a) * (b @ b))
+
+    shares = []
+    for one, other in ((first, second), (second, first)):
+        for i in range(len(one)):
+            own = cosine(one[i], other[i])
+            rest = [cosine(one[i], other[j]) for j in range(len(one)) if j != i]
+            closer = sum(d < own - 1e-9 for d in rest)
+            equal = sum(abs(d - own) <= 1e-9 for d in rest)
+            shares.append((closer + equal / 2) / len(rest))
+    return np.mean(shares)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 12))
+def test_foscttm_is_counted_pair_by_pair_and_ties_count_half(seed, num):
+    rng = np.random.default_rng(seed)
+    first, second = rng.integers(1, 4, size=(2, num, 2)).astype(float)
+    assert foscttm(first, second) == pytest.approx(by_counting(first, second), abs=1e-12)
+
+
+def test_foscttm_does_not_depend_on_the_size_of_chunks():
+    first, second = RNG.normal(size=(2, 23, 3))
+    first[5] = second[7]
+    whole = closer_shares(first, second, chunk_rows=100)
+    np.testing.assert_array_equal(closer_shares(first, second, chunk_rows=4), whole)
 
 
 def test_cosine_does_not_see_the_length_of_vectors():

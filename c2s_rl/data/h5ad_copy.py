@@ -1,0 +1,114 @@
+"""Adding results to a copy of a user's .h5ad: whose rows are whose, and new obs columns.
+
+The file is copied as it is and added to in place, so that everything else stays untouched, whatever
+else it holds. Left out: files from before anndata 0.7, which hold obs as one table.
+
+Shape suffixes: C cells with results, N cells of the file.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from c2s_rl.cells.rank import IndexArray
+from c2s_rl.cells.vocabulary import shown
+from c2s_rl.data.h5ad_matrix import hdf5_errors
+from c2s_rl.errors import DataError, MissingFileError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def obs_names(path: Path) -> list[str]:
+    """Read the names of the cells.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If it is no .h5ad of anndata 0.7 or later.
+    """
+    import h5py
+    from anndata.io import read_elem
+
+    if not path.is_file():
+        raise MissingFileError(f"into must be an .h5ad file that exists, got {path}")
+    with hdf5_errors(path), h5py.File(path, "r") as file:
+        obs = file.get("obs")
+        if not isinstance(obs, h5py.Group) or "_index" not in obs.attrs:
+            raise DataError(
+                f"into must be an .h5ad of anndata 0.7 or later, got no such obs in {path}"
+            )
+        return [str(name) for name in read_elem(obs[str(obs.attrs["_index"])])]
+
+
+def obsm_keys(path: Path) -> list[str]:
+    """Names of the arrays in obsm."""
+    import h5py
+
+    with hdf5_errors(path), h5py.File(path, "r") as file:
+        return [str(key) for key in file.get("obsm", {})]
+
+
+def rows_of(ids: Sequence[str], names: Sequence[str], path: Path) -> IndexArray:
+    """Find the row of every cell with results.
+
+    Args:
+        ids: [C] cells with results.
+        names: [N] cells of the file.
+        path: The file, for the message.
+
+    Returns:
+        [C] rows; -1 for a cell that the file does not hold.
+
+    Raises:
+        DataError: If a cell of the file has no results.
+    """
+    place = {name: row for row, name in enumerate(names)}
+    rows_C = np.array([place.get(name, -1) for name in ids], dtype=np.int64)
+    has_result = np.zeros(len(names), dtype=np.bool_)
+    has_result[rows_C[rows_C >= 0]] = True
+    missing = [names[row] for row in np.flatnonzero(~has_result)]
+    if missing:
+        raise DataError(
+            f"every cell of {path} must have a result, got {len(missing)} of {len(names)} without: "
+            f"{shown(missing)}"
+        )
+    return rows_C
+
+
+def copy_with_obs(source: Path, path: Path, results: "pd.DataFrame") -> None:
+    """Copy an .h5ad and add columns to its obs.
+
+    Args:
+        source: The user's file.
+        path: The copy; replaced as a whole.
+        results: A row a cell, its index the cells' names; columns that obs does not have yet.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If it is no .h5ad, obs has one of the columns, or a cell of it has no results.
+    """
+    import h5py
+    from anndata.io import write_elem
+
+    names = obs_names(source)
+    rows_of(results.index.tolist(), names, source)
+    ordered = results.loc[names]
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.copyfile(source, partial)
+    try:
+        with h5py.File(partial, "r+") as file:
+            obs = file["obs"]
+            known = [str(name) for name in obs.attrs["column-order"]]
+            taken = [column for column in ordered.columns if column in known]
+            if taken:
+                raise DataError(f"obs must have no {taken[0]!r} yet, got one in {source}")
+            for column in ordered.columns:
+                write_elem(obs, column, ordered[column].values)
+            order = np.array([*known, *ordered.columns], dtype=object)
+            obs.attrs.create("column-order", order, dtype=h5py.string_dtype())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,332 @@
+"""Stage annotate: cells in, cell types as a policy names them out.
+
+    c2s-rl annotate --config FILE        (section `annotate`)
+
+    annotate/part-*.parquet    every answer, word for word
+    annotate/annotations.h5ad  obs: predicted_cell_type, vote_share, answers, the cells' own labels
+    annotate/<file>.h5ad       a copy of the user's file with those columns in obs (option `into`)
+    annotate/scores.json       accuracy, F1 by label and confusion, where the labels are known
+
+Every cell is asked `num_samples` times with the prompt of the task cell_type_annotation; the answer
+of the majority is its type. Left out: sampling itself, which is the engines' (`actors/`).
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, JsonValue, model_validator
+
+from c2s_rl.cells.rank import IndexArray, stable_hash
+from c2s_rl.cells.sentence import write_sentence
+from c2s_rl.checkpoint import MANIFEST, replace_text, sha256_of
+from c2s_rl.config import FrozenConfig
+from c2s_rl.data.cell_groups import matching_rows
+from c2s_rl.data.cell_reader import CellReader
+from c2s_rl.data.cell_table import CellTable
+from c2s_rl.data.h5ad_copy import copy_with_obs
+from c2s_rl.data.parquet_parts import read_parts, write_part
+from c2s_rl.errors import ConfigError, DataError
+from c2s_rl.evaluation.votes import UNKNOWN, AnnotationScore, label_index, score_annotation, vote
+from c2s_rl.grpo.roles import RolloutRequest
+from c2s_rl.grpo.sampling import SamplingConfig
+from c2s_rl.pipeline import convert, resumable
+from c2s_rl.pipeline.ask import CHUNK_PROMPTS, AskFolders, OnProgress, StartEngines, answer_all
+from c2s_rl.pipeline.convert import ConvertConfig
+from c2s_rl.pipeline.policy_files import policy_sha256
+from c2s_rl.prompts.render import TemplateSet, load_templates
+from c2s_rl.prompts.tasks import PromptFacts
+from c2s_rl.types import Group, IntArray, PromptRecord, Split, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ANNOTATIONS, SCORES, CELLS = "annotations.h5ad", "scores.json", "cells"
+TASK = Task.CELL_TYPE_ANNOTATION
+NO_GENES: IntArray = np.zeros(0, dtype=np.int32)
+# Columns of the results; labels of the cells may not have these names.
+PREDICTED, SHARE, NUM_UNKNOWN, ANSWERS = (
+    "predicted_cell_type",
+    "vote_share",
+    "num_unknown",
+    "answers",
+)
+
+log = logging.getLogger(__name__)
+
+
+class AnnotateConfig(FrozenConfig):
+    """Settings of the stage `annotate`."""
+
+    policy: str | None = Field(
+        None,
+        description="sft, pretrain, base, align or best (the run's own) or a folder; default: what "
+        "alignment starts from",
+    )
+    cells: Path | None = Field(None, description="Cells folder; default: the run's own")
+    source: ConvertConfig | None = Field(
+        None, description="Instead of cells: a file to convert first, as section `convert` has it"
+    )
+    where: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Only cells with one of these labels, by obs column"
+    )
+    num_genes: int | None = Field(
+        None, ge=1, description="Genes of a cell sentence; default: the corpus'"
+    )
+    templates: Path | None = Field(
+        None, description="Phrasings of cell_type_annotation; default: the corpus' or shipped ones"
+    )
+    num_samples: int = Field(1, ge=1, description="Answers a cell, which vote")
+    temperature: float = Field(0.0, ge=0, description="0 takes the likeliest token (greedy)")
+    max_tokens: int = Field(24, ge=1, description="Longest answer, in tokens")
+    classes: tuple[str, ...] = Field(
+        (), description="Closed set of labels: any other answer is 'unknown'; empty: open"
+    )
+    classes_column: str | None = Field(
+        None, description="obs column whose labels are the closed set"
+    )
+    known_column: str | None = Field(
+        None, description="obs column with known cell types, for scores; default: the corpus'"
+    )
+    into: Path | None = Field(
+        None, description=".h5ad of the same cells: a copy of it gets the results in obs"
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Seeds phrasing and answers of every cell")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.cells is not None and self.source is not None:
+            raise ValueError(f"cells must be given without source, got {self.cells} too")
+        return self
+
+    @model_validator(mode="after")
+    def _greedy_answers_once(self) -> Self:
+        if self.temperature == 0 and self.num_samples > 1:
+            raise ValueError(
+                "num_samples must be 1 with temperature 0, which gives the same answer every time, "
+                f"got {self.num_samples}"
+            )
+        if self.classes and self.classes_column is not None:
+            raise ValueError(
+                f"classes must be given without classes_column, got {self.classes_column!r} too"
+            )
+        return self
+
+
+def run(
+    config: AnnotateConfig,
+    folders: AskFolders,
+    start_engines: StartEngines,
+    *,
+    prompt_seed: int,
+    on_progress: OnProgress = lambda _done, _total: None,
+    chunk_prompts: int = CHUNK_PROMPTS,
+) -> AnnotationScore | None:
+    """Annotate cells; answers that are there already are kept.
+
+    Args:
+        config: With `num_genes` decided.
+        folders: Inputs and output.
+        start_engines: Called only if there is something left to ask.
+        prompt_seed: Seed of the corpus, so that a cell's phrasing is the one it has there.
+        on_progress: For progress bars.
+        chunk_prompts: Cells of a part.
+
+    Returns:
+        Predictions against known labels, where there are any.
+
+    Raises:
+        ConfigError: If `num_genes` is not known, or classes cannot be told apart.
+        MissingFileError: If policy, cells, templates or the file of `into` are not there.
+        DataError: If a column or label is unknown, or a prompt does not fit the model's context.
+        StageError: If the output was begun from something else.
+    """
+    cells = folders.cells if config.source is None else _converted(config.source, folders.output)
+    asked = _Asked(config, cells, prompt_seed)
+    plan: dict[str, JsonValue] = {
+        "config": config.model_dump(mode="json"),
+        "policy_sha256": policy_sha256(folders.policy),
+        "cells_sha256": sha256_of(cells / MANIFEST),
+        "phrasings": list(asked.templates.prompts),
+        "prompt_seed": prompt_seed,
+    }
+    output, num_cells = folders.output, len(asked.rows)
+    if not resumable.begin(output, plan, beside=[CELLS]):
+        return _finished(output)
+    answer_all(
+        asked,
+        output,
+        lambda: start_engines(asked.cells.manifest.vocabulary, _sampling(config)),
+        num_prompts=num_cells,
+        chunk_prompts=chunk_prompts,
+        on_progress=on_progress,
+    )
+    results, counts = _results(asked, output, chunk_prompts)
+    _write_results(output, results, plan)
+    if config.into is not None:
+        columns = results[[PREDICTED, SHARE, NUM_UNKNOWN, ANSWERS]]
+        copy_with_obs(config.into, output / config.into.name, columns)
+    score = _score(results, asked.known_column)
+    if score is not None:
+        replace_text(output / SCORES, score.model_dump_json(indent=1) + "\n")
+    resumable.finish(output, plan | counts)
+    return score
+
+
+def _sampling(config: AnnotateConfig) -> SamplingConfig:
+    sampling = SamplingConfig(max_tokens=config.max_tokens).for_task(TASK)
+    # Greedy sampling is not allowed in training, where nothing could be learned from it.
+    return sampling.model_copy(
+        update={"temperature": config.temperature, "group_size": config.num_samples}
+    )
+
+
+def _converted(source: ConvertConfig, output: Path) -> Path:
+    """Convert the user's file into the output folder; what is there already is kept."""
+    folder = output / CELLS
+    if not (folder / MANIFEST).is_file():
+        convert.run(source, folder)
+    return folder
+
+
+class _Asked:
+    """The cells that are asked about, and how."""
+
+    def __init__(self, config: AnnotateConfig, folder: Path, prompt_seed: int) -> None:
+        if config.num_genes is None:
+            raise ConfigError(
+                "annotate.num_genes must be given where the run has no corpus, got None"
+            )
+        self.config = config
+        self.cells = CellReader(folder)
+        self.templates: TemplateSet = load_templates(TASK, config.templates)
+        self.rows: IndexArray = matching_rows(self.cells, config.where)
+        self.known_column = config.known_column
+        self.label_names = self.cells.manifest.obs_columns
+        if config.known_column is not None:
+            self.cells.require_columns([config.known_column])
+        ours = {PREDICTED, SHARE, NUM_UNKNOWN, ANSWERS}
+        taken = sorted(ours.intersection(self.label_names))
+        if taken:
+            raise DataError(f"obs must have no column {taken[0]!r} yet, got one in {folder}")
+        classes = config.classes
+        if config.classes_column is not None:
+            classes = self.cells.labels(config.classes_column).categories
+        self.index = label_index(classes) if classes else None
+        self._prompt_seed = prompt_seed
+        self._num_genes = config.num_genes
+
+    def table(self, start: int, stop: int) -> CellTable:
+        """Read the cells of prompts start..stop-1."""
+        return self.cells.read(self.rows[start:stop], self.label_names)
+
+    def requests(self, start: int, stop: int) -> list[RolloutRequest]:
+        """Ask about cells start..stop-1."""
+        table = self.table(start, stop)
+        vocabulary = self.cells.manifest.vocabulary
+        requests: list[RolloutRequest] = []
+        for i, cell_id in enumerate(table.cell_ids):
+            prompt_id = f"{TASK}/{cell_id}/0"
+            sentence = write_sentence(table.genes_of(i), vocabulary, self._num_genes)
+            facts = PromptFacts(
+                num_genes=self._num_genes,
+                organism=self.cells.manifest.organism,
+                sentences=(sentence,),
+                num_cells=1,
+            )
+            prompt = self.templates.render(facts, prompt_id=prompt_id, seed=self._prompt_seed)
+            record = PromptRecord(
+                prompt_id=prompt_id,
+                prompt=prompt,
+                target="",
+                task=TASK,
+                condition="",
+                context_id=cell_id,
+                target_id="",
+                split=Split.TEST,
+                target_genes_K=NO_GENES,
+                context_genes_K=NO_GENES,
+            )
+            seed = stable_hash(f"annotate/{cell_id}", self.config.seed) >> 2
+            requests.append(RolloutRequest(record, seed, num_samples=self.config.num_samples))
+        return requests
+
+    def write(self, path: Path, groups: list[Group]) -> None:
+        """Write the answers of one part."""
+        table = pa.table(
+            {
+                "cell_id": pa.array([group.record.context_id for group in groups]),
+                "answers": pa.array([[c.text for c in group.completions_G] for group in groups]),
+                "is_truncated": pa.array(
+                    [[c.is_truncated for c in group.completions_G] for group in groups]
+                ),
+            }
+        )
+        write_part(path, table)
+
+
+def _results(
+    asked: _Asked, folder: Path, chunk_prompts: int
+) -> tuple["pd.DataFrame", dict[str, JsonValue]]:
+    """A row a cell: its own labels, then what the answers say; and what there was to count."""
+    import pandas as pd
+
+    columns: dict[str, list[object]] = {
+        name: [] for name in (*asked.label_names, PREDICTED, SHARE, NUM_UNKNOWN, ANSWERS)
+    }
+    ids: list[str] = []
+    num_truncated = 0
+    for number, part in enumerate(read_parts(folder, chunk_prompts, len(asked.rows))):
+        start = number * chunk_prompts
+        cells = asked.table(start, start + len(part))
+        ids += part["cell_id"].to_pylist()
+        for name in asked.label_names:
+            columns[name] += [label or None for label in cells.obs[name].tolist()]
+        num_truncated += sum(map(sum, part["is_truncated"].to_pylist()))
+        for answers in part["answers"].to_pylist():
+            found = vote(answers, asked.index)
+            columns[PREDICTED].append(found.label)
+            columns[SHARE].append(found.share)
+            columns[NUM_UNKNOWN].append(found.num_unknown)
+            columns[ANSWERS].append(json.dumps(answers, ensure_ascii=False))
+    frame = pd.DataFrame(columns, index=pd.Index(ids, dtype=object))
+    for name in (*asked.label_names, PREDICTED):
+        frame[name] = pd.Categorical(frame[name])
+    num_unknown = int((frame[PREDICTED] == UNKNOWN).sum())
+    log.info("%d of %d cells are %s", num_unknown, len(frame), UNKNOWN)
+    return frame, {
+        "num_cells": len(frame),
+        "num_unknown_cells": num_unknown,
+        "num_truncated_answers": num_truncated,
+    }
+
+
+def _write_results(folder: Path, results: "pd.DataFrame", plan: dict[str, JsonValue]) -> None:
+    import anndata
+
+    adata = anndata.AnnData(obs=results, uns={"c2s_rl": json.dumps(plan)})
+    partial = folder / f".{ANNOTATIONS}.partial"
+    adata.write_h5ad(partial)
+    partial.replace(folder / ANNOTATIONS)
+
+
+def _score(results: "pd.DataFrame", known_column: str | None) -> AnnotationScore | None:
+    if known_column is None:
+        return None
+    labelled = results[results[known_column].notna()]
+    if labelled.empty:
+        log.warning("no scores: no cell has a label in %s", known_column)
+        return None
+    return score_annotation(
+        labelled[known_column].astype(str).tolist(), labelled[PREDICTED].astype(str).tolist()
+    )
+
+
+def _finished(folder: Path) -> AnnotationScore | None:
+    path = folder / SCORES
+    if not path.is_file():
+        return None
+    return AnnotationScore.model_validate_json(path.read_text(encoding="utf-8"))

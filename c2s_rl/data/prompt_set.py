@@ -308,7 +308,7 @@ def _shards(folder: Path) -> list[Path]:
 
 def _to_place(row: Mapping[str, str | list[str]]) -> PromptPlace:
     return PromptPlace(
-        split=Split(row["split"]),
+        split=Split(str(row["split"])),
         condition=str(row["condition"]),
         context_id=str(row["context_id"]),
         target_id=str(row["target_id"]),

@@ -39,6 +39,7 @@ from actors.run_files import (
     start_policy,
 )
 from actors.stages import StageKey, StageLedger, resolved
+from c2s_rl.data.leaks import check_shards
 from c2s_rl.data.prompt_set import read_prompts
 from c2s_rl.errors import ConfigError, StageError
 from c2s_rl.pipeline.sft import SftConfig
@@ -104,6 +105,8 @@ def run_stage(run: RunConfig, stage: str, *, overwrite: bool = False) -> None:
         return
     console.print(f"[bold]{stage}[/] -> {output}")
     _write_run_files(run)
+    if CORPUS in key.upstream:
+        check_shards(run.folder / CORPUS)
     STAGES[stage].execute(run, console)
     ledger.finish(key)
 

@@ -1,6 +1,6 @@
 """The abstract of every study that cells are of, from a table of two columns: study, abstract.
 
-`text_table.py` has the formats. Left out: several texts of one study (`dataset_interpretation`).
+`text_table.py` has the formats. Left out: several texts of one study (`caption_drafts.py`).
 """
 
 from collections.abc import Mapping

@@ -51,6 +51,8 @@ class CorpusPlan:
     """Condition of the test side to its tier."""
     dropped: Mapping[Task | None, Counter[str]]
     """Per task (None: of the whole corpus) reason to number left out."""
+    held_out_conditions: tuple[str, ...]
+    """Conditions that no training prompt has, sorted."""
 
 
 @dataclass(eq=False)
@@ -115,7 +117,13 @@ def plan_corpus(source: CellSource, config: CorpusConfig) -> CorpusPlan:
     drafts = shuffled(drafts, seed=config.seed)
     require_sides(((d.task, d.split) for d in drafts), config, dropped)
     check_leaks(drafts, labelled.held_out)
-    return CorpusPlan(tuple(drafts), cells, _tiers(drafts, labelled.tier_names), dropped)
+    return CorpusPlan(
+        drafts=tuple(drafts),
+        cells=cells,
+        tiers=_tiers(drafts, labelled.tier_names),
+        dropped=dropped,
+        held_out_conditions=tuple(sorted(labelled.held_out.conditions)),
+    )
 
 
 def iter_records(

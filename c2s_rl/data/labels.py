@@ -139,11 +139,12 @@ def _labelled_rows(table: CellLabels, config: CorpusConfig) -> IndexArray:
 
 def _held_out(cells: Sequence[LabelledCell], split: CellSplit) -> HeldOut:
     conditions = {cells[i].condition for i in np.flatnonzero(split.is_condition_held_out_C)}
-    groups = {
-        cell.cell_id: names
-        for cell, *of_cell in zip(cells, *(group.tolist() for group in split.groups), strict=True)
-        if (names := tuple(name for name in of_cell if name))
-    }
+    groups: dict[str, tuple[str, ...]] = {}
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # one object for all cells of a group
+    for cell, *of_cell in zip(cells, *map(_shared, split.groups), strict=True):
+        names = tuple(name for name in of_cell if name)
+        if names:
+            groups[cell.cell_id] = known.setdefault(names, names)
     held_out = (cells[i].cell_id for i in np.flatnonzero(split.is_held_out_C))
     return HeldOut(frozenset(held_out), frozenset(conditions), groups)
 

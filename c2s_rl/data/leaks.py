@@ -1,16 +1,19 @@
 """The proof that nothing crosses the held-out line: one check of prompts, for every stage.
 
-The stage `corpus` checks what it writes. Whoever reads prompts (SFT, rewards, evaluation) may check
-them again from the shards alone, without knowing the rules: no cell is on both sides. Records are
-taken one at a time and only names are kept, so that a corpus need not fit in memory. Left out: how
+The stage `corpus` checks what it writes. Every stage that reads prompts (SFT, alignment with its
+rewards, evaluation) checks the shards again before it starts, without knowing the rules: no cell is
+on both sides, no held-out condition trains. Prompts are taken one at a time and only names are
+kept, so that a corpus need not fit in memory. Left out: how
 the line is drawn (`splits.py`) and leaks of texts (`qa_drafts.py`, `interaction_drafts.py`).
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from c2s_rl.cells.vocabulary import shown
+from c2s_rl.data.prompt_set import iter_places, read_manifest
 from c2s_rl.errors import DataError
 from c2s_rl.types import Split
 
@@ -110,6 +113,26 @@ def check_leaks(records: Iterable[HasCells], held_out: HeldOut | None = None) ->
     for record in records:
         check.add(record)
     check.verify()
+
+
+def check_shards(folder: Path) -> None:
+    """Prove the same of prompt shards, from their columns of names alone.
+
+    Args:
+        folder: What the stage `corpus` wrote.
+
+    Raises:
+        MissingFileError: If the folder holds no prompt shards.
+        DataError: If they cannot be read, or something crosses the held-out line; names the folder.
+    """
+    manifest = read_manifest(folder)
+    check = LeakCheck(HeldOut(conditions=frozenset(manifest.held_out_conditions)))
+    for place in iter_places(folder):
+        check.add(place)
+    try:
+        check.verify()
+    except DataError as error:
+        raise DataError(f"{error} in {folder}; make the corpus again") from None
 
 
 def _refuse(what: str, shared: set[str] | frozenset[str]) -> None:

@@ -10,8 +10,8 @@ Shape suffixes: P prompts of a file, K genes of one prompt.
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -82,6 +82,9 @@ class PromptManifest(BaseModel):
     seed: int = Field(description="Seed of split, pairing, wording and order.")
     counts: tuple[ConditionCount, ...] = Field(description="Per task, side and condition.")
     dropped: dict[str, int] = Field(description="Reason to number left out.")
+    held_out_conditions: tuple[str, ...] = Field(
+        (), description="Conditions that no training prompt may have, sorted."
+    )
     num_shortened: dict[Task, int] = Field(
         default_factory=dict, description="Per task, prompts that were cut to the token budget."
     )
@@ -122,6 +125,18 @@ class PromptSet:
 
     def __len__(self) -> int:
         return len(self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPlace:
+    """Which side a prompt stands on, and with which cells; the rest of it is not read."""
+
+    split: Split
+    condition: str
+    context_id: str
+    target_id: str
+    context_ids: tuple[str, ...]
+    target_ids: tuple[str, ...]
 
 
 def write_prompts(folder: Path, records: Iterable[PromptRecord], manifest: PromptManifest) -> None:
@@ -177,17 +192,33 @@ def read_prompts(
         DataError: If manifest or shards cannot be read, or a gene is not in the vocabulary.
     """
     manifest = read_manifest(folder)
-    paths = sorted(folder.glob("prompts-*.parquet"))
-    if not paths:
-        raise MissingFileError(f"a corpus must hold prompts-*.parquet, got none in {folder}")
     records: list[PromptRecord] = []
-    for path in paths:
+    for path in _shards(folder):
         table = _read_table(path)
         for column, wanted in (("split", split), ("task", task)):
             if wanted is not None:
                 table = table.filter(pc.equal(table[column].cast(pa.string()), wanted.value))
         records += _to_records(table, len(manifest.symbols), path)
     return PromptSet(tuple(records), manifest)
+
+
+def iter_places(folder: Path) -> Iterator[PromptPlace]:
+    """Yield where every prompt stands, in the order of the files, a row group in memory at a time.
+
+    Raises:
+        MissingFileError: If the folder holds no prompt shards.
+        DataError: If a shard is not whole Parquet with the columns of this schema.
+    """
+    for path in _shards(folder):
+        try:
+            with pq.ParquetFile(path) as file:
+                if not file.schema_arrow.equals(SCHEMA):
+                    raise _wrong_columns(file.schema_arrow.names, path)
+                names = [column.name for column in fields(PromptPlace)]
+                for batch in file.iter_batches(ROWS_PER_GROUP, columns=names):
+                    yield from map(_to_place, batch.to_pylist())
+        except (pa.ArrowException, OSError) as error:
+            raise _not_whole(error, path) from error
 
 
 def read_manifest(folder: Path) -> PromptManifest:
@@ -268,17 +299,42 @@ def _to_lists(genes_P_K: Sequence[IntArray]) -> pa.ListArray:
     return pa.ListArray.from_arrays(offsets, flat.astype(np.int32, copy=False), type=_GENES)
 
 
+def _shards(folder: Path) -> list[Path]:
+    paths = sorted(folder.glob("prompts-*.parquet"))
+    if not paths:
+        raise MissingFileError(f"a corpus must hold prompts-*.parquet, got none in {folder}")
+    return paths
+
+
+def _to_place(row: Mapping[str, str | list[str]]) -> PromptPlace:
+    return PromptPlace(
+        split=Split(str(row["split"])),
+        condition=str(row["condition"]),
+        context_id=str(row["context_id"]),
+        target_id=str(row["target_id"]),
+        context_ids=tuple(row["context_ids"]),
+        target_ids=tuple(row["target_ids"]),
+    )
+
+
 def _read_table(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"a prompt shard must be whole Parquet, got {error} in {path}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise _not_whole(error, path) from error
     if not table.schema.equals(SCHEMA):
-        raise DataError(
-            f"a prompt shard must have the columns {SCHEMA.names}, "
-            f"got {table.column_names} in {path}"
-        )
+        raise _wrong_columns(table.column_names, path)
     return table.combine_chunks()
+
+
+def _not_whole(error: Exception, path: Path) -> DataError:
+    return DataError(f"a prompt shard must be whole Parquet, got {error} in {path}")
+
+
+def _wrong_columns(names: Sequence[str], path: Path) -> DataError:
+    return DataError(
+        f"a prompt shard must have the columns {SCHEMA.names}, got {list(names)} in {path}"
+    )
 
 
 def _to_records(table: pa.Table, num_symbols: int, path: Path) -> list[PromptRecord]:

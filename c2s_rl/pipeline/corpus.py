@@ -58,6 +58,7 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
             num_genes=config.num_genes,
             seed=config.seed,
             counts=count_conditions(plan, tally),
+            held_out_conditions=plan.held_out_conditions,
             dropped=all_dropped(plan, tally, config),
             num_shortened={task: num for task, num in sorted(tally.num_shortened.items()) if num},
             num_short_targets=tally.num_short_targets,

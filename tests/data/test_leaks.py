@@ -1,11 +1,14 @@
 """Every kind of leak across the held-out line."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from c2s_rl.data.leaks import HeldOut, check_leaks
+from c2s_rl.data.leaks import HeldOut, check_leaks, check_shards
+from c2s_rl.data.prompt_set import PromptManifest, write_prompts
 from c2s_rl.errors import DataError
 from c2s_rl.types import PromptRecord, Split, Task
 
@@ -67,3 +70,45 @@ def test_condition_that_is_not_held_out_may_stand_on_both_sides() -> None:
     records.append(record(Split.TEST, target="t1"))
     with pytest.raises(DataError, match="a target cell, got 't1'"):
         check_leaks(records)
+
+
+def write_shards(folder: Path, records: list[PromptRecord], *held_out: str) -> None:
+    manifest = PromptManifest(
+        organism="Homo sapiens",
+        num_genes=3,
+        seed=0,
+        counts=(),
+        dropped={},
+        held_out_conditions=held_out,
+        num_short_targets=0,
+        cells_manifest_sha256="0" * 64,
+        config={},
+        phrasings={},
+        symbols=("A",),
+        original=("A",),
+    )
+    folder.mkdir()
+    write_prompts(folder, records, manifest)
+
+
+def test_shards_are_checked_without_the_rules(tmp_path: Path) -> None:
+    clean = [record(Split.TRAIN, context="c1", target="t1"), record(Split.TEST, context="c2")]
+    write_shards(tmp_path / "clean", clean, "B | IFN")
+    check_shards(tmp_path / "clean")
+    # A sample shows several cells: the second of one is the first of another.
+    shared = [replace(clean[0], context_ids=("c1", "c2")), clean[1]]
+    write_shards(tmp_path / "cells", shared)
+    message = f"must not share a context cell, got 'c2' in {tmp_path / 'cells'}; make the corpus"
+    with pytest.raises(DataError, match=re.escape(message)):
+        check_shards(tmp_path / "cells")
+    write_shards(tmp_path / "condition", clean, "T | IFN")
+    with pytest.raises(DataError, match=r"must not share a held-out condition, got 'T \| IFN' in"):
+        check_shards(tmp_path / "condition")
+
+
+def test_shards_that_are_cut_short_are_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path / "cut", [record(Split.TRAIN, context="c1")])
+    shard = tmp_path / "cut" / "prompts-00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:-40])
+    with pytest.raises(DataError, match="a prompt shard must be whole Parquet, got"):
+        check_shards(tmp_path / "cut")

@@ -19,7 +19,6 @@ from c2s_rl.errors import DeadlineError
 from c2s_rl.pipeline.embed_config import EmbedWorkersConfig
 from c2s_rl.pipeline.embed_shards import EmbedJob, Execute, embed_shard, load_embedder
 
-
 # How long workers that are still at it may take after one has failed.
 GRACE_S = 2.0
 

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from c2s_rl.cli_cells import cells_app
 from c2s_rl.cli_rewards import rewards_app
 from c2s_rl.errors import C2SError
 
@@ -116,6 +117,7 @@ def _add_into_stage(name: str, help_text: str) -> None:
         run_stage(load_run(config, [*overrides, *asked]), name, overwrite=overwrite)
 
 
+app.add_typer(cells_app)  # its commands stand beside the stages
 app.add_typer(rewards_app, name="rewards")
 
 for _name, _help in STAGES.items():

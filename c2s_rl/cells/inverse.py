@@ -63,7 +63,7 @@ def sentences_to_expression(
     Returns:
         Known genes once a cell, with the value of the line at their rank.
     """
-    place = _first_places if repeats is RepeatRule.FIRST else _mean_places
+    place = first_places if repeats is RepeatRule.FIRST else _mean_places
     bounds, genes, ranks = place(indptr, words, num_genes)
     values = rank_model.expression(int(ranks.max(initial=0)))[ranks - 1]
     is_kept = values > 0
@@ -74,10 +74,10 @@ def sentences_to_expression(
 
 
 @kernel
-def _first_places(
+def first_places(
     indptr: IndexArray, words: IntArray, num_genes: int
 ) -> tuple[IndexArray, IntArray, IndexArray]:
-    """Rank known genes by their first occurrence: bounds, genes, ranks from 1."""
+    """Rank known genes by their first occurrence: [C + 1] bounds, [Z] genes, [Z] ranks from 1."""
     last_seen = np.full(num_genes, -1, dtype=np.int64)
     bounds = np.zeros(len(indptr), dtype=np.int64)
     genes = np.empty(len(words), dtype=np.int32)

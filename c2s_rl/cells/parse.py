@@ -4,13 +4,13 @@ A repeated gene or an invented word is counted and earns nothing. Nothing is cor
 folding, no nearest symbol, because a policy would learn to lean on the correction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from c2s_rl.cells.jit import kernel
 from c2s_rl.cells.rank import IndexArray
-from c2s_rl.cells.reading import UNKNOWN, reader_of
+from c2s_rl.cells.reading import TEXTS_AT_ONCE, UNKNOWN, WordTable, reader_of
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.types import IntArray, ParsedCell
 
@@ -54,7 +54,7 @@ def parse_cell(text: str, vocabulary: Vocabulary, *, is_truncated: bool) -> Pars
 def parse_cells(
     texts: Sequence[str], vocabulary: Vocabulary, *, is_truncated_C: Sequence[bool]
 ) -> list[ParsedCell]:
-    """Read many completions; equal to `parse_cell` text by text, and about twice as fast.
+    """Read many completions; equal to `parse_cell` text by text, and about four times as fast.
 
     Args:
         texts: [C] completions.
@@ -69,25 +69,32 @@ def parse_cells(
             "every text must say whether it is truncated, "
             f"got {len(texts)} texts and {len(is_truncated_C)} flags"
         )
-    table = reader_of(vocabulary).read(texts, is_truncated_C)
-    indptr, genes, unknown_indptr, unknown = _split(table.indptr, table.genes, len(vocabulary))
+    reader, size = reader_of(vocabulary), TEXTS_AT_ONCE
+    cells: list[ParsedCell] = []
+    for start in range(0, len(texts), size):
+        flags = is_truncated_C[start : start + size]
+        table = reader.read(texts[start : start + size], flags)
+        cells += _parsed(table, flags, len(vocabulary))
+    return cells
+
+
+def _parsed(
+    table: WordTable, is_truncated_C: Sequence[bool], num_vocabulary: int
+) -> Iterator[ParsedCell]:
+    indptr, genes, unknown_indptr, unknown = _split(table.indptr, table.genes, num_vocabulary)
     unknown_words = [table.word(index) for index in unknown.tolist()]
     bounds, unknown_bounds = indptr.tolist(), unknown_indptr.tolist()
     num_words = np.diff(table.indptr).tolist()
-    cells: list[ParsedCell] = []
     for i, is_truncated in enumerate(is_truncated_C):
         start, stop = bounds[i], bounds[i + 1]
         first, last = unknown_bounds[i], unknown_bounds[i + 1]
-        cells.append(
-            ParsedCell(
-                genes_K=genes[start:stop],
-                num_words=num_words[i],
-                num_duplicates=num_words[i] - (stop - start) - (last - first),
-                unknown=tuple(unknown_words[first:last]),
-                is_truncated=is_truncated,
-            )
+        yield ParsedCell(
+            genes_K=genes[start:stop],
+            num_words=num_words[i],
+            num_duplicates=num_words[i] - (stop - start) - (last - first),
+            unknown=tuple(unknown_words[first:last]),
+            is_truncated=is_truncated,
         )
-    return cells
 
 
 def _is_known(word: str, vocabulary: Vocabulary) -> bool:

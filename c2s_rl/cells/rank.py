@@ -93,7 +93,7 @@ def _count_positive(indptr: IndexArray, values: FloatArray, limit: int) -> Index
 
 
 @kernel
-def _mix(x: np.uint64) -> np.uint64:
+def mixed(x: np.uint64) -> np.uint64:
     """Spread the bits of `x` (the finaliser of splitmix64, Steele et al. 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -127,7 +127,7 @@ def _rank(
         num = 0
         for entry in range(start, indptr[cell + 1]):
             if values[entry] > 0:
-                tie = _mix(cell_hashes[cell] ^ gene_hashes[indices[entry]]) >> np.uint64(32)
+                tie = mixed(cell_hashes[cell] ^ gene_hashes[indices[entry]]) >> np.uint64(32)
                 keys[num] = (np.uint64(top - bits[entry]) << np.uint64(32)) | tie
                 positions[num] = entry - start
                 num += 1

@@ -102,10 +102,23 @@ class GeneColumns:
     num_duplicate_columns: int
     """Columns that were added to, or left out for, an earlier column of the same symbol."""
 
-    @property
+    @cached_property
+    def adds_columns(self) -> bool:
+        """Whether several columns are added up to one gene."""
+        genes = self.gene_of_column[self.gene_of_column >= 0]
+        return len(np.unique(genes)) < len(genes)
+
+    @cached_property
     def is_one_to_one(self) -> bool:
         """Whether every column is its own gene, in the order of the vocabulary."""
-        return len(self.gene_of_column) == len(self.vocabulary) and not self.num_duplicate_columns
+        return np.array_equal(self.gene_of_column, np.arange(len(self.vocabulary)))
+
+    def of(self, vocabulary: Vocabulary) -> "GeneColumns":
+        """Name the columns by another vocabulary; those of genes that it lacks are left out."""
+        found = [vocabulary.index_of(symbol) for symbol in self.vocabulary.symbols]
+        # The last entry stands for columns that are left out already: gene -1.
+        index = np.array([*(-1 if i is None else i for i in found), -1], dtype=np.int32)
+        return GeneColumns(vocabulary, index[self.gene_of_column], self.num_duplicate_columns)
 
     def restricted(self, indices: IntArray) -> "GeneColumns":
         """Keep some genes only; the columns of the others are left out.

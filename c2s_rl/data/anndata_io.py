@@ -5,9 +5,8 @@ from before anndata 0.7 (scanpy ships one) are understood. Layers, embeddings an
 chosen matrix are left where they are.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import h5py
 
 from c2s_rl.cells.vocabulary import unknown_name
 from c2s_rl.data.cell_file import CellFile
-from c2s_rl.data.h5ad_frame import open_frame, read_labels, read_symbols
+from c2s_rl.data.h5ad_frame import open_frame, open_texts, read_symbols
 from c2s_rl.data.h5ad_matrix import hdf5_errors, open_matrix
 from c2s_rl.errors import DataError, MissingFileError
 
@@ -24,7 +23,12 @@ LAYER_PREFIX = "layer:"
 
 @contextmanager
 def open_h5ad(
-    path: Path, *, matrix: str, symbol_column: str | None, obs_columns: Sequence[str]
+    path: Path,
+    *,
+    matrix: str,
+    symbol_column: str | None,
+    obs_columns: Sequence[str],
+    scratch: Path,
 ) -> Iterator[CellFile]:
     """Open an .h5ad file for reading by rows; the file stays open inside the `with` block.
 
@@ -33,17 +37,19 @@ def open_h5ad(
         matrix: 'X', 'raw' or 'layer:<name>'.
         symbol_column: The var column with gene symbols; None takes var_names.
         obs_columns: The obs columns to read as text.
+        scratch: Folder for the turned copy of a matrix that lies by gene; see `made_once`.
 
     Raises:
         MissingFileError: If there is no such file.
-        DataError: If the file is damaged, lacks what is asked for (the nearest name is given), its
-            parts disagree in size, or cell ids repeat.
+        DataError: If the file is damaged, lacks what is asked for (the nearest name is given), or
+            its parts disagree in size.
     """
     if not path.is_file():
         raise MissingFileError(f"an .h5ad file must exist, got {path}")
-    with tempfile.TemporaryDirectory(prefix="c2s-rl-") as folder, ExitStack() as stack:
+    with hdf5_errors(path):
+        file = h5py.File(path, "r")
+    with file:
         with hdf5_errors(path):
-            file = stack.enter_context(h5py.File(path, "r"))
             names = _matrices(file)
             if matrix not in names:
                 raise DataError(unknown_name("the matrix", matrix, list(names), str(path)))
@@ -53,10 +59,10 @@ def open_h5ad(
             cells = CellFile(
                 path=path,
                 place=place,
-                cell_ids=tuple(obs.index()),
+                cell_ids=obs.row_names(),
                 var_names=tuple(read_symbols(var, symbol_column, str(path))),
-                obs={name: read_labels(obs, name, place=str(path)) for name in obs_columns},
-                matrix=open_matrix(file[names[matrix]], place=place, folder=Path(folder)),
+                obs={name: open_texts(obs, name, place=str(path)) for name in obs_columns},
+                matrix=open_matrix(file[names[matrix]], path=path, place=place, scratch=scratch),
                 alternatives=tuple(name for name in names if name != matrix),
             )
         yield cells

@@ -1,33 +1,33 @@
 """An open file of cells, whatever its format: who they are and how to read their expression.
 
-Left out: opening (`anndata_io.py`, `l1000_io.py`) and what the numbers mean (`values.py`).
+Nothing that grows with the cells is held: ids, labels and rows are read a range at a time.
+Left out: opening (`source.py`), what the numbers mean (`values.py`), and whether the ids are
+unique, which is checked over all files of a conversion.
 
 Shape suffixes: C cells, N genes.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from c2s_rl.cells.vocabulary import shown
-from c2s_rl.data.h5ad_frame import Labels
 from c2s_rl.data.h5ad_matrix import CsrChunk, RowMatrix, hdf5_errors
+from c2s_rl.data.text_column import TextColumn
 from c2s_rl.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
 class CellFile:
-    """Cells of an open file, checked: one row a cell, one column a gene, unique ids."""
+    """Cells of an open file, checked: one row a cell, one column a gene."""
 
     path: Path
     place: str
     """Matrix and file, for error messages."""
-    cell_ids: tuple[str, ...]
-    """[C] unique."""
+    cell_ids: TextColumn
+    """[C] names of the rows."""
     var_names: tuple[str, ...]
     """[N] gene symbols, as the file or a table of the user's writes them."""
-    obs: dict[str, Labels]
+    obs: dict[str, TextColumn]
     """The columns asked for."""
     matrix: RowMatrix
     alternatives: tuple[str, ...] = ()
@@ -38,10 +38,10 @@ class CellFile:
     """Genes of the file that were left out, because the gene table has no symbol for them."""
 
     def __post_init__(self) -> None:
-        """Check sizes and ids.
+        """Check sizes.
 
         Raises:
-            DataError: If the matrix has another shape than names and ids say, or an id repeats.
+            DataError: If the matrix or a column has another size than names and ids say.
         """
         named = (len(self.cell_ids), len(self.var_names))
         if self.matrix.shape != named:
@@ -49,11 +49,12 @@ class CellFile:
                 f"a matrix must have a row a cell and a column a gene, got {self.matrix.shape} for "
                 f"{named[0]} cells and {named[1]} genes in {self.place}"
             )
-        if len(set(self.cell_ids)) != len(self.cell_ids):
-            repeated = [cell for cell, num in Counter(self.cell_ids).items() if num > 1]
-            raise DataError(
-                f"cell ids must be unique, got {shown(repeated)} more than once in {self.place}"
-            )
+        for name, column in self.obs.items():
+            if len(column) != named[0]:
+                raise DataError(
+                    f"an obs column must have a label a cell, got {len(column)} of {name!r} for "
+                    f"{named[0]} cells in {self.place}"
+                )
 
     def rows_at_once(self, wanted: int) -> int:
         """Return how many rows a chunk has when `wanted` are asked for."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from c2s_rl.cells.parse import parse_cell
+from c2s_rl.cells.parse import parse_cells
 from c2s_rl.cells.vocabulary import Vocabulary, shown
 from c2s_rl.errors import DataError, MissingFileError
 from c2s_rl.types import Completion, Group, ParsedCell, PromptRecord, ScoredGroup
@@ -223,19 +223,17 @@ def _completions(table: pa.Table) -> list[Completion]:
 
 def _cells(table: pa.Table, vocabulary: Vocabulary, path: Path) -> list[ParsedCell]:
     """Parse every text as in training; other genes than then mean another vocabulary."""
-    cells: list[ParsedCell] = []
-    names = ("completion", "is_truncated", "genes", "prompt_id")
-    for text, is_truncated, genes, prompt_id in zip(
-        *(table[name].to_pylist() for name in names), strict=True
-    ):
-        cell = parse_cell(text, vocabulary, is_truncated=is_truncated)
-        if cell.genes_K.tolist() != genes:
+    texts, genes, prompt_ids = (
+        table[name].to_pylist() for name in ("completion", "genes", "prompt_id")
+    )
+    cells = parse_cells(texts, vocabulary, is_truncated_C=table["is_truncated"].to_pylist())
+    for cell, recorded, prompt_id in zip(cells, genes, prompt_ids, strict=True):
+        if cell.genes_K.tolist() != recorded:
             raise DataError(
                 f"completions must parse to the genes that were recorded, got "
-                f"{len(cell.genes_K)} genes instead of {len(genes)} or others, for an answer to "
+                f"{len(cell.genes_K)} genes instead of {len(recorded)} or others, for an answer to "
                 f"prompt {prompt_id!r} in {path}: the corpus has another vocabulary"
             )
-        cells.append(cell)
     return cells
 
 

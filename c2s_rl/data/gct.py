@@ -7,8 +7,9 @@
     <978 rows: gene id, 11 labels, 377 values>
 
 Version 1.2 has only `genes  profiles` in its second line and one column of descriptions. Fields are
-separated by tabs; .gz is understood. Values are read once, row by row, into a file of a temporary
-folder, from which profiles are then cut: memory does not grow with the file.
+separated by tabs; .gz is understood. Values are read once, row by row, into a file of the scratch
+folder, from which profiles are then cut: memory does not grow with them. A file that promises more
+values than it has takes no space for them.
 Left out: the .cls files of GenePattern.
 
 Source: GCT and GCTX format, https://clue.io/connectopedia/gct_format
@@ -17,16 +18,19 @@ Shape suffixes: C profiles, N genes.
 """
 
 import gzip
+import json
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
 from c2s_rl.data.profiles import ProfileFile, ProfileMatrix
+from c2s_rl.data.scratch import NumpyRows, made_once
 from c2s_rl.data.side_tables import TableFrame
 from c2s_rl.errors import DataError
 from c2s_rl.types import FloatArray
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
 # Version line to the label columns of genes that its second line does not count.
 UNCOUNTED_LABELS = {"#1.2": 1, "#1.3": 0}
+VALUES, LABELS = "values.npy", "labels.json"
 
 
 @dataclass(frozen=True)
@@ -105,13 +110,26 @@ class _Reader:
         return f"line {self._number} of {self._path}"
 
 
-def read_gct(path: Path, folder: Path) -> ProfileFile:
-    """Read a GCT file; its values are kept in `folder`.
+def read_gct(path: Path, scratch: Path) -> ProfileFile:
+    """Read a GCT file; its values are kept in a folder of `scratch`.
 
     Raises:
         DataError: If the file is cut off or damaged, a line has too few or too many fields, or a
             value is no number (gene and profile are named).
     """
+    folder = made_once(scratch, path, "values of a GCT file", partial(_spool, path))
+    text = json.loads((folder / LABELS).read_text(encoding="utf-8"))
+    header, genes = text["header"], text["genes"]
+    first = len(header) - len(text["profile_ids"])
+    return ProfileFile(
+        profiles=TableFrame(_table(text["profile_labels"], text["profile_ids"])),
+        genes=TableFrame(_table(_columns(genes, header[:first]), [row[0] for row in genes])),
+        matrix=ProfileMatrix(np.load(folder / VALUES, mmap_mode="r"), is_gene_first=True),
+    )
+
+
+def _spool(path: Path, folder: Path) -> None:
+    """Read the whole file once: its values into an array file, all other text into JSON."""
     with _opened(path) as file:
         reader = _Reader(file, path)
         shape = _read_shape(reader)
@@ -121,23 +139,21 @@ def read_gct(path: Path, folder: Path) -> ProfileFile:
         for number in range(shape.num_profile_labels):
             name, *texts = reader.fields(shape, f"label {number + 1} of the profiles")
             labels[name] = texts[shape.num_gene_labels :]
-        values_N_C = np.memmap(
-            folder / "values",
-            dtype=np.float32,
-            mode="w+",
-            shape=(max(shape.num_genes, 1), max(shape.num_profiles, 1)),
-        )[: shape.num_genes, : shape.num_profiles]
         genes: list[list[str]] = []
-        for row in range(shape.num_genes):
-            fields = reader.fields(shape, f"gene {row + 1} of {shape.num_genes}")
-            genes.append(fields[:first])
-            values_N_C[row] = _numbers(fields[first:], fields[0], header[first:], reader.place)
+        with NumpyRows(folder / VALUES, np.dtype(np.float32), shape.num_profiles) as values:
+            for number in range(shape.num_genes):
+                fields = reader.fields(shape, f"gene {number + 1} of {shape.num_genes}")
+                genes.append(fields[:first])
+                row_values = _numbers(fields[first:], fields[0], header[first:], reader.place)
+                values.append(row_values[np.newaxis])
         reader.require_end()
-    return ProfileFile(
-        profiles=TableFrame(_table(labels, header[first:])),
-        genes=TableFrame(_table(_columns(genes, header[:first]), [row[0] for row in genes])),
-        matrix=ProfileMatrix(values_N_C, is_gene_first=True),
-    )
+    text = {
+        "header": header,
+        "profile_ids": header[first:],
+        "profile_labels": labels,
+        "genes": genes,
+    }
+    (folder / LABELS).write_text(json.dumps(text), encoding="utf-8")
 
 
 @contextmanager

@@ -1,47 +1,24 @@
 """Tables of cells and genes: the Frame that every format offers, and obs and var of an .h5ad file.
 
-Columns are read one at a time where the file allows it. Files from before anndata 0.7 (scanpy ships
-one) hold the frame as one table and are read through anndata as a whole. Labels come out as text,
-whatever type the column has. The frames of L1000 files are in `side_tables.py` and `gctx.py`.
+Columns are read one at a time, and by ranges of rows, where the file allows it. Files from before
+anndata 0.7 (scanpy ships one) hold the frame as one table and are read through anndata as a whole.
+Labels come out as text, whatever type the column has. The frames of L1000 files are in
+`side_tables.py` and `gctx.py`.
 """
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import h5py
-import numpy as np
-import numpy.typing as npt
 
 from c2s_rl.cells.vocabulary import unknown_name
+from c2s_rl.data.stored_texts import stored_texts
+from c2s_rl.data.text_column import HeldLabels, HeldNames, TextColumn, held_labels
 from c2s_rl.errors import DataError
-from c2s_rl.types import IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TextArray = npt.NDArray[np.str_]
-
-
-@dataclass(frozen=True, eq=False)
-class Labels:
-    """One obs column as text."""
-
-    codes: IntArray
-    """[C] index into `categories`; -1 where the label is missing."""
-    categories: tuple[str, ...]
-
-    def rows(self, start: int, stop: int) -> TextArray:
-        """Return the labels of rows start..stop-1; '' where missing."""
-        # The last entry stands for missing: code -1.
-        return np.array([*self.categories, ""])[self.codes[start:stop]]
-
-    @property
-    def num_missing(self) -> int:
-        """Cells without a label."""
-        return int(np.count_nonzero(self.codes < 0))
 
 
 class Frame(Protocol):
@@ -57,7 +34,17 @@ class Frame(Protocol):
         """Read one of `column_names`."""
 
 
-def open_frame(file: h5py.File, path: Path, name: str) -> Frame:
+class TextFrame(Frame, Protocol):
+    """A frame whose texts can be read by ranges of rows."""
+
+    def row_names(self) -> TextColumn:
+        """Return the names of the rows."""
+
+    def texts(self, name: str) -> TextColumn:
+        """Return one of `column_names` as text."""
+
+
+def open_frame(file: h5py.File, path: Path, name: str) -> TextFrame:
     """Open obs, var or raw.var of an .h5ad file.
 
     Raises:
@@ -68,32 +55,52 @@ def open_frame(file: h5py.File, path: Path, name: str) -> Frame:
     if node is None:
         raise DataError(f"an .h5ad file must hold obs and var, got no {name} in {path}")
     if node.attrs.get("encoding-version") == "0.2.0":
-        return _StoredFrame(node)
+        return StoredFrame(node, str(path))
     return _LoadedFrame(_load_legacy(path, name))
 
 
-class _StoredFrame:
-    """A frame of which each column is read when it is asked for."""
+class StoredFrame:
+    """A frame of anndata's layout, in HDF5 or zarr: what is asked for is read."""
 
-    def __init__(self, group: h5py.Group) -> None:
+    def __init__(self, group: h5py.Group, place: str) -> None:
+        """Take the frame's group, and the file for messages."""
         self._group = group
+        self._place = place
 
     def index(self) -> list[str]:
-        return [str(name) for name in self._read(str(self._group.attrs["_index"]))]
+        """Return the names of the rows."""
+        names = self.row_names()
+        return [str(name) for name in names.read(0, len(names))]
+
+    def row_names(self) -> TextColumn:
+        """Return the names of the rows, to be read by ranges."""
+        return self._stored(str(self._group.attrs["_index"]))
 
     def column_names(self) -> list[str]:
+        """Return the names of the columns, in order."""
         return [str(name) for name in self._group.attrs["column-order"]]
 
     def column(self, name: str) -> "pd.Series":
+        """Read one column as a whole."""
         import pandas as pd
-
-        return pd.Series(self._read(name))
-
-    def _read(self, name: str) -> npt.NDArray[np.generic]:
         from anndata.io import read_elem
 
-        values: npt.NDArray[np.generic] = read_elem(self._group[name])
-        return values
+        return pd.Series(read_elem(self._node(name)))
+
+    def texts(self, name: str) -> TextColumn:
+        """Return one column, to be read by ranges."""
+        return self._stored(name)
+
+    def _stored(self, name: str) -> TextColumn:
+        return stored_texts(self._node(name), name=name, place=self._place)
+
+    def _node(self, name: str) -> h5py.Group | h5py.Dataset:
+        if name not in self._group:
+            raise DataError(
+                f"a frame must hold the columns that it lists, got no {name!r} in "
+                f"{self._group.name} of {self._place}"
+            )
+        return self._group[name]
 
 
 class _LoadedFrame:
@@ -110,6 +117,12 @@ class _LoadedFrame:
 
     def column(self, name: str) -> "pd.Series":
         return self._frame[name]
+
+    def row_names(self) -> TextColumn:
+        return HeldNames(self.index())
+
+    def texts(self, name: str) -> TextColumn:
+        return held_labels(self._frame[name])
 
 
 def _load_legacy(path: Path, name: str) -> "pd.DataFrame":
@@ -139,10 +152,19 @@ def read_column(frame: Frame, name: str, *, what: str, place: str) -> "pd.Series
     Raises:
         DataError: If there is no such column; names the nearest.
     """
+    require_column(frame, name, what=what, place=place)
+    return frame.column(name)
+
+
+def require_column(frame: Frame, name: str, *, what: str, place: str) -> None:
+    """Check that a frame has a column; see `read_column`.
+
+    Raises:
+        DataError: If there is no such column; names the nearest.
+    """
     known = frame.column_names()
     if name not in known:
         raise DataError(unknown_name(f"the {what} column", name, known, place))
-    return frame.column(name)
 
 
 def read_symbols(var: Frame, symbol_column: str | None, place: str) -> list[str]:
@@ -163,32 +185,20 @@ def read_symbols(var: Frame, symbol_column: str | None, place: str) -> list[str]
     return [str(symbol) for symbol in column]
 
 
-def read_labels(frame: Frame, name: str, *, place: str) -> Labels:
-    """Read one obs column as text.
+def read_labels(frame: Frame, name: str, *, place: str) -> HeldLabels:
+    """Read one obs column as text, as a whole.
 
     Raises:
         DataError: If there is no such column; names the nearest.
     """
-    return as_labels(read_column(frame, name, what="obs", place=place))
+    return held_labels(read_column(frame, name, what="obs", place=place))
 
 
-def as_labels(column: "pd.Series") -> Labels:
-    """Encode a column as text; missing values stay missing."""
-    import pandas as pd
+def open_texts(frame: TextFrame, name: str, *, place: str) -> TextColumn:
+    """Make one obs column readable as text, by ranges of rows.
 
-    codes, values = pd.factorize(column, use_na_sentinel=True)
-    texts = [str(value) for value in values]
-    # Sorted, so that the same cells in another order give the same categories.
-    categories = tuple(sorted(set(texts)))
-    position = {text: i for i, text in enumerate(categories)}
-    remap = np.array([*(position[text] for text in texts), -1], dtype=np.int32)
-    return Labels(codes=remap[codes], categories=categories)
-
-
-def joined_labels(parts: Sequence[Labels]) -> Labels:
-    """Join several columns into one, a space between; a missing part is left out of the text."""
-    import pandas as pd
-
-    columns = [part.rows(0, len(part.codes)).tolist() for part in parts]
-    texts = [" ".join(filter(None, row)) or None for row in zip(*columns, strict=True)]
-    return as_labels(pd.Series(texts, dtype=object))
+    Raises:
+        DataError: If there is no such column; names the nearest.
+    """
+    require_column(frame, name, what="obs", place=place)
+    return frame.texts(name)

@@ -1,7 +1,7 @@
 """The matrix of an .h5ad file, read a few rows at a time: CSR, CSC or dense, in bounded memory.
 
 A CSC matrix lies by gene, so reading cells from it means turning it first; that is done once, in
-two streamed passes into files of a temporary folder. Here only the layout is checked (bounds,
+two streamed passes into files of the scratch folder. Here only the layout is checked (bounds,
 lengths, one entry a gene); what the numbers mean is checked in `values.py`.
 
 Shapes: C cells, N columns, Z stored entries.
@@ -10,6 +10,7 @@ Shapes: C cells, N columns, Z stored entries.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -19,12 +20,15 @@ import numpy.typing as npt
 
 from c2s_rl.cells.jit import kernel
 from c2s_rl.cells.rank import IndexArray
+from c2s_rl.data.scratch import ArrayFile, made_once, new_array_file
 from c2s_rl.errors import C2SError, DataError
 from c2s_rl.types import IntArray
 
 DoubleArray = npt.NDArray[np.float64]
+ValueArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 ENTRIES_PER_PASS = 4_000_000  # entries of a CSC matrix turned at a time: about 50 MB
+TURNED = ("bounds.npy", "columns.npy", "values.npy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +41,8 @@ class CsrChunk:
     """[rows + 1] row bounds, from 0."""
     columns: IntArray
     """[Z] column of each stored entry, in 0..N-1, at most once a row."""
-    values: DoubleArray
-    """[Z] as stored: counts or log1p; may hold explicit zeros."""
+    values: ValueArray
+    """[Z] as stored, explicit zeros too; in 32 bits where they hold every number of the type."""
 
 
 class RowMatrix(Protocol):
@@ -79,13 +83,16 @@ def hdf5_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def open_matrix(node: h5py.Group | h5py.Dataset, *, place: str, folder: Path) -> RowMatrix:
+def open_matrix(
+    node: h5py.Group | h5py.Dataset, *, path: Path, place: str, scratch: Path
+) -> RowMatrix:
     """Make a matrix of an .h5ad file readable by rows.
 
     Args:
         node: The matrix's group (sparse) or dataset (dense).
+        path: The file.
         place: Matrix and file, for error messages.
-        folder: An empty folder for the turned copy of a CSC matrix.
+        scratch: Folder for the turned copy of a CSC matrix; see `made_once`.
 
     Raises:
         DataError: If the encoding is unknown or the sparse arrays contradict each other.
@@ -104,10 +111,13 @@ def open_matrix(node: h5py.Group | h5py.Dataset, *, place: str, folder: Path) ->
     if kind not in ("csr", "csc") or shape_attribute is None:
         raise DataError(f"a matrix must be csr, csc or dense, got encoding {encoding!r} in {place}")
     shape = (int(shape_attribute[0]), int(shape_attribute[1]))
-    if kind == "csr":
-        indptr = _checked_indptr(node, shape[0], place)
-        return CsrMatrix(shape, indptr, node["indices"], node["data"], place=place)
-    return _turn_csc(node, shape, place=place, folder=folder)
+    if kind == "csc":
+        turn = partial(_turn_csc, node, shape, place)
+        folder = made_once(scratch, path, f"{node.name} by rows", turn)
+        bounds, columns, values = (np.load(folder / name, mmap_mode="r") for name in TURNED)
+        return CsrMatrix(shape, bounds, columns, values, place=place)
+    _check_sizes(node, shape[0], place)
+    return CsrMatrix(shape, node["indptr"], node["indices"], node["data"], place=place)
 
 
 class DenseMatrix:
@@ -124,7 +134,7 @@ class DenseMatrix:
 
     def read_rows(self, start: int, stop: int) -> CsrChunk:
         """Read rows start..stop-1; not-a-number counts as stored, so that it is noticed."""
-        block = np.asarray(self._dataset[start:stop], dtype=np.float64)
+        block = as_values(np.asarray(self._dataset[start:stop]))
         rows, columns = np.nonzero(block)
         indptr = np.zeros(stop - start + 1, dtype=np.int64)
         np.cumsum(np.bincount(rows, minlength=stop - start), out=indptr[1:])
@@ -132,19 +142,19 @@ class DenseMatrix:
 
 
 class CsrMatrix:
-    """Compressed rows whose entries stay in the file."""
+    """Compressed rows that stay in the file, their bounds too."""
 
     def __init__(
         self,
         shape: tuple[int, int],
-        indptr: IndexArray,
+        bounds: Sliceable,
         columns: Sliceable,
         values: Sliceable,
         *,
         place: str,
     ) -> None:
         self.shape = shape
-        self._indptr = indptr
+        self._bounds = bounds
         self._columns = columns
         self._values = values
         self._place = place
@@ -153,48 +163,73 @@ class CsrMatrix:
         """Read rows start..stop-1.
 
         Raises:
-            DataError: If a column index is outside the matrix or repeats in a row.
+            DataError: If the bounds of a row contradict each other or the matrix, or a column index
+                is outside the matrix or repeats in a row.
         """
-        first, last = int(self._indptr[start]), int(self._indptr[stop])
+        bounds = self._read_bounds(start, stop)
+        first, last = int(bounds[0]), int(bounds[-1])
         columns = np.asarray(self._columns[first:last])
-        _check_range(columns, self.shape[1], what="column", place=self._place)
-        chunk = CsrChunk(
-            start,
-            self._indptr[start : stop + 1] - first,
-            columns.astype(np.int32),
-            np.asarray(self._values[first:last], dtype=np.float64),
-        )
-        row = _row_with_repeat(chunk.indptr, chunk.columns, self.shape[1])
+        row = row_with_fault(bounds, columns, self.shape[1])
         if row >= 0:
+            _check_range(columns, self.shape[1], what="column", place=self._place)
             raise DataError(
                 "a sparse row must hold each gene once, got a repeated column in "
                 f"row {start + row} of {self._place}"
             )
-        return chunk
+        values = as_values(np.asarray(self._values[first:last]))
+        return CsrChunk(start, bounds - first, columns.astype(np.int32, copy=False), values)
+
+    def _read_bounds(self, start: int, stop: int) -> IndexArray:
+        """Read [stop - start + 1] bounds, checked before anything is read by them."""
+        bounds = np.asarray(self._bounds[start : stop + 1], dtype=np.int64)
+        num_entries = len(self._columns)
+        is_whole = stop < self.shape[0] or bounds[-1] == num_entries
+        if not is_whole:
+            raise DataError(
+                f"the last bound must be the number of entries, got {bounds[-1]} with "
+                f"{num_entries} indices in {self._place}"
+            )
+        lengths = np.diff(bounds)
+        starts_well = bounds[0] == 0 if start == 0 else bounds[0] >= 0
+        if not starts_well or bounds[-1] > num_entries or np.any(lengths < 0):
+            raise DataError(
+                f"indptr must start at 0 and never fall, got otherwise in rows {start}.."
+                f"{stop - 1} of {self._place}"
+            )
+        if np.any(lengths > self.shape[1]):
+            row = int(np.argmax(lengths > self.shape[1]))
+            raise DataError(
+                f"a row must have at most one entry a gene, {self.shape[1]}, got {lengths[row]} "
+                f"in row {start + row} of {self._place}"
+            )
+        return bounds
 
 
-def _checked_indptr(group: h5py.Group, num_major: int, place: str) -> IndexArray:
-    """Read the bounds of a sparse matrix, checked against its other two arrays."""
+def as_values(stored: npt.NDArray[np.generic]) -> ValueArray:
+    """Return numbers as floats: 32 bits where they hold every number of the stored type."""
+    is_small = stored.dtype.itemsize <= 2 or stored.dtype == np.float32
+    return stored.astype(np.float32 if is_small else np.float64, copy=False)
+
+
+def _check_sizes(group: h5py.Group, num_major: int, place: str) -> None:
+    """Check the three arrays of a sparse matrix against each other, without reading them."""
     missing = [name for name in ("data", "indices", "indptr") if name not in group]
     if missing:
         raise DataError(
             f"a sparse matrix must hold data, indices, indptr, got no {missing[0]} in {place}"
         )
-    indptr = np.asarray(group["indptr"][:], dtype=np.int64)
+    num_bounds = len(group["indptr"])
     num_values, num_indices = len(group["data"]), len(group["indices"])
-    if len(indptr) != num_major + 1:
+    if num_bounds != num_major + 1:
         raise DataError(
             f"indptr must hold {num_major + 1} bounds, one more than its rows or columns, "
-            f"got {len(indptr)} in {place}"
+            f"got {num_bounds} in {place}"
         )
-    if indptr[0] != 0 or np.any(np.diff(indptr) < 0):
-        raise DataError(f"indptr must start at 0 and never fall, got otherwise in {place}")
-    if not indptr[-1] == num_values == num_indices:
+    if num_values != num_indices:
         raise DataError(
-            f"the last bound must be the number of entries, got {indptr[-1]} with {num_values} "
-            f"values and {num_indices} indices in {place}"
+            f"a sparse matrix must have an index for each value, got {num_values} values and "
+            f"{num_indices} indices in {place}"
         )
-    return indptr
 
 
 def _check_range(indices: npt.NDArray[np.generic], size: int, *, what: str, place: str) -> None:
@@ -207,45 +242,72 @@ def _check_range(indices: npt.NDArray[np.generic], size: int, *, what: str, plac
 
 
 @kernel
-def _row_with_repeat(indptr: IndexArray, columns: IntArray, num_columns: int) -> int:
-    """Return the first row that names a column twice, or -1."""
-    last_row = np.full(num_columns, -1, dtype=np.int64)
-    for row in range(len(indptr) - 1):
-        for entry in range(indptr[row], indptr[row + 1]):
-            if last_row[columns[entry]] == row:
+def row_with_fault(bounds: IndexArray, columns: IndexArray | IntArray, num_columns: int) -> int:
+    """Return the first row that names a column twice or one that is not there, or -1.
+
+    `bounds` count from any number; entries of the first row are the first of `columns`.
+    """
+    last_row = np.full(0, -1, dtype=np.int64)
+    for row in range(len(bounds) - 1):
+        entries = columns[bounds[row] - bounds[0] : bounds[row + 1] - bounds[0]]
+        is_rising, former = True, -1
+        for column in entries:
+            is_rising &= column > former
+            former = column
+        if is_rising and former < num_columns:
+            continue
+        if len(last_row) == 0:  # columns may stand in any order, which is slower to check
+            last_row = np.full(num_columns, -1, dtype=np.int64)
+        for column in entries:
+            if not 0 <= column < num_columns or last_row[column] == row:
                 return row
-            last_row[columns[entry]] = row
+            last_row[column] = row
     return -1
 
 
-def _turn_csc(group: h5py.Group, shape: tuple[int, int], *, place: str, folder: Path) -> CsrMatrix:
+def _turn_csc(group: h5py.Group, shape: tuple[int, int], place: str, folder: Path) -> None:
     """Turn compressed columns into compressed rows by a counting sort on disk."""
-    column_bounds = _checked_indptr(group, shape[1], place)
+    _check_sizes(group, shape[1], place)
     rows, values = group["indices"], group["data"]
-    num_entries = int(column_bounds[-1])
-    counts = np.zeros(shape[0], dtype=np.int64)
+    num_entries = len(rows)
+    column_bounds = np.asarray(group["indptr"][:], dtype=np.int64)
+    if column_bounds[0] != 0 or np.any(np.diff(column_bounds) < 0):
+        raise DataError(f"indptr must start at 0 and never fall, got otherwise in {place}")
+    if column_bounds[-1] != num_entries:
+        raise DataError(
+            f"the last bound must be the number of entries, got {column_bounds[-1]} with "
+            f"{num_entries} indices in {place}"
+        )
+    bounds = new_array_file(folder / TURNED[0], np.dtype(np.int64), shape[0] + 1)
     for first in range(0, num_entries, ENTRIES_PER_PASS):
         block = np.asarray(rows[first : first + ENTRIES_PER_PASS])
         _check_range(block, shape[0], what="row", place=place)
-        counts += np.bincount(block, minlength=shape[0])
-    indptr = np.zeros(shape[0] + 1, dtype=np.int64)
-    np.cumsum(counts, out=indptr[1:])
-    # A memory map cannot be empty.
-    size = (max(num_entries, 1),)
-    turned_columns = np.memmap(folder / "columns", dtype=np.int32, mode="w+", shape=size)
-    turned_values = np.memmap(folder / "values", dtype=np.float64, mode="w+", shape=size)
-    free_slot = indptr[:-1].copy()
+        _count_rows(block.astype(np.int64), bounds)
+    np.cumsum(bounds, out=bounds)
+    turned_columns = new_array_file(folder / TURNED[1], np.dtype(np.int32), num_entries)
+    turned_values = new_array_file(folder / TURNED[2], values.dtype, num_entries)
+    free_slot = new_array_file(folder / "free", np.dtype(np.int64), shape[0])
+    free_slot[:] = bounds[:-1]
     for first in range(0, num_entries, ENTRIES_PER_PASS):
         last = min(first + ENTRIES_PER_PASS, num_entries)
         entry_columns = np.searchsorted(column_bounds, np.arange(first, last), side="right") - 1
         slots = _take_slots(np.asarray(rows[first:last], dtype=np.int64), free_slot)
         turned_columns[slots] = entry_columns
-        turned_values[slots] = np.asarray(values[first:last], dtype=np.float64)
-    return CsrMatrix(shape, indptr, turned_columns, turned_values, place=place)
+        turned_values[slots] = values[first:last]
+    for array in (bounds, turned_columns, turned_values):
+        array.flush()
+    (folder / "free").unlink()
 
 
 @kernel
-def _take_slots(rows: IndexArray, free_slot: IndexArray) -> IndexArray:
+def _count_rows(rows: IndexArray, bounds: ArrayFile) -> None:
+    """Count entries of each row in the place after it, ready to be summed up."""
+    for row in rows:
+        bounds[row + 1] += 1
+
+
+@kernel
+def _take_slots(rows: IndexArray, free_slot: ArrayFile) -> IndexArray:
     """Give each entry the next free place of its row; advances `free_slot`."""
     slots = np.empty(len(rows), dtype=np.int64)
     for entry in range(len(rows)):

@@ -5,7 +5,6 @@ gene symbols from a label column or from a table by gene id. Left out: joining s
 GEO files hold all of them) and level 4 and 5 values, which are scores, not expression.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,10 +16,11 @@ from c2s_rl.cells.vocabulary import shown, unknown_name
 from c2s_rl.data.cell_file import CellFile
 from c2s_rl.data.gct import read_gct
 from c2s_rl.data.gctx import read_gctx
-from c2s_rl.data.h5ad_frame import Frame, Labels, read_labels, read_symbols
+from c2s_rl.data.h5ad_frame import Frame, read_labels, read_symbols
 from c2s_rl.data.h5ad_matrix import hdf5_errors
 from c2s_rl.data.profiles import ProfileFile
 from c2s_rl.data.side_tables import SideTables, name_genes, read_profile_table
+from c2s_rl.data.text_column import HeldLabels, HeldNames
 from c2s_rl.errors import DataError, MissingFileError
 
 if TYPE_CHECKING:
@@ -36,7 +36,12 @@ def is_l1000(path: str) -> bool:
 
 @contextmanager
 def open_l1000(
-    path: Path, *, symbol_column: str | None, obs_columns: Sequence[str], tables: SideTables
+    path: Path,
+    *,
+    symbol_column: str | None,
+    obs_columns: Sequence[str],
+    tables: SideTables,
+    scratch: Path,
 ) -> Iterator[CellFile]:
     """Open an L1000 file for reading by profiles; it stays open inside the `with` block.
 
@@ -46,6 +51,7 @@ def open_l1000(
             `tables.genes` lists; None takes the names of the rows.
         obs_columns: Labels of the profiles to read as text.
         tables: Labels and symbols that are not in the file.
+        scratch: Folder for the values of a text file; see `made_once`.
 
     Raises:
         MissingFileError: If the file or a table is not there.
@@ -54,12 +60,12 @@ def open_l1000(
     """
     if not path.is_file():
         raise MissingFileError(f"an L1000 file must exist, got {path}")
-    with tempfile.TemporaryDirectory(prefix="c2s-rl-") as folder, ExitStack() as stack:
+    with ExitStack() as stack:
         with hdf5_errors(path):
             if path.name.lower().endswith(".gctx"):
                 opened = read_gctx(stack.enter_context(h5py.File(path, "r")), path)
             else:
-                opened = read_gct(path, Path(folder))
+                opened = read_gct(path, scratch)
             cells = _as_cells(opened, path, symbol_column, obs_columns, tables)
         yield cells
 
@@ -90,7 +96,7 @@ def _as_cells(
     return CellFile(
         path=path,
         place=place,
-        cell_ids=tuple(profile_ids),
+        cell_ids=HeldNames(profile_ids),
         var_names=tuple(symbols),
         obs={name: _labels(frame, name, place, tables) for name in obs_columns},
         matrix=matrix,
@@ -99,7 +105,7 @@ def _as_cells(
     )
 
 
-def _labels(frame: Frame, name: str, place: str, tables: SideTables) -> Labels:
+def _labels(frame: Frame, name: str, place: str, tables: SideTables) -> HeldLabels:
     known = frame.column_names()
     if name not in known:
         advice = "; name a table of profiles as tables.profiles" if tables.profiles is None else ""

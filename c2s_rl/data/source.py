@@ -16,10 +16,10 @@ from pydantic import Field, field_validator, model_validator
 from c2s_rl.config import FrozenConfig, expand_variables
 from c2s_rl.data.anndata_io import open_h5ad, scanpy_dataset_path
 from c2s_rl.data.cell_file import CellFile
-from c2s_rl.data.h5ad_frame import joined_labels
 from c2s_rl.data.l1000_io import SUFFIXES, is_l1000, open_l1000
 from c2s_rl.data.shards import RESERVED_COLUMNS
 from c2s_rl.data.side_tables import SideTables
+from c2s_rl.data.text_column import JoinedTexts
 from c2s_rl.data.values import Values
 
 
@@ -125,8 +125,14 @@ def source_path(config: SourceConfig) -> Path:
 
 
 @contextmanager
-def open_source(config: SourceConfig) -> Iterator[CellFile]:
+def open_source(config: SourceConfig, scratch: Path) -> Iterator[CellFile]:
     """Open the file of a config; its obs holds the columns of `obs` and `combine`.
+
+    Args:
+        config: Which file.
+        scratch: A folder that stays for the whole conversion and that all workers see. A file that
+            must be turned or spooled is put there once (`scratch.made_once`); another process that
+            opens the same source finds it.
 
     Raises:
         ConfigError: If a path names an environment variable that is not set.
@@ -141,6 +147,7 @@ def open_source(config: SourceConfig) -> Iterator[CellFile]:
             symbol_column=config.symbol_column,
             obs_columns=columns,
             tables=config.tables,
+            scratch=scratch,
         )
     else:
         opened = open_h5ad(
@@ -148,9 +155,10 @@ def open_source(config: SourceConfig) -> Iterator[CellFile]:
             matrix=config.matrix,
             symbol_column=config.symbol_column,
             obs_columns=columns,
+            scratch=scratch,
         )
     with opened as cells:
         obs = {name: cells.obs[name] for name in config.obs}
         for name, parts in config.combine.items():
-            obs[name] = joined_labels([cells.obs[part] for part in parts])
+            obs[name] = JoinedTexts(tuple(cells.obs[part] for part in parts))
         yield replace(cells, obs=obs)

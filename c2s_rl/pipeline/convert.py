@@ -9,6 +9,8 @@ out: choosing genes or cells by quality beyond `min_genes`; do that before, in s
 
 import math
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -23,7 +25,7 @@ from c2s_rl.cells.programs import load_program, program_indices
 from c2s_rl.cells.rank import IndexArray, RankedRows, UIntArray, rank_rows, stable_hash
 from c2s_rl.cells.rank_c2s import C2SRanker
 from c2s_rl.cells.rank_model import RankForm, RankModel, RankSums, fit_rank_sums, rank_sums
-from c2s_rl.cells.vocabulary import Duplicates, GeneCase, GeneColumns, build_vocabulary
+from c2s_rl.cells.vocabulary import Duplicates, GeneCase, GeneColumns, build_vocabulary, shown
 from c2s_rl.checkpoint import sha256_of
 from c2s_rl.config import expand_variables
 from c2s_rl.data.cell_file import CellFile
@@ -31,7 +33,8 @@ from c2s_rl.data.cell_table import CellTable
 from c2s_rl.data.h5ad_matrix import CsrChunk
 from c2s_rl.data.shards import CellManifest, write_cells
 from c2s_rl.data.source import SourceConfig, open_source, source_path
-from c2s_rl.data.values import ExpressionChunk, ValueChecker, Values, normalise
+from c2s_rl.data.values import ExpressionChunk, Scale, ValueChecker, Values, normalise
+from c2s_rl.errors import DataError
 
 # 512 cells x 3,000 genes: about 30 MB with all intermediates. More is slower, because fresh pages
 # of memory cost about as much as the ranking that fills them.
@@ -115,7 +118,7 @@ def run(config: ConvertConfig, output: Path, *, chunk_cells: int = CHUNK_CELLS) 
         StageError: If `output` holds files that are not an earlier output.
     """
     path = source_path(config)
-    with open_source(config) as cells:
+    with tempfile.TemporaryDirectory() as scratch, open_source(config, Path(scratch)) as cells:
         conversion = _Conversion(config, cells)
         step = cells.rows_at_once(chunk_cells)
         chunks = _with_progress(cells.chunks(step), -(-len(cells.cell_ids) // step))
@@ -140,6 +143,12 @@ class _Conversion:
     def __init__(self, config: ConvertConfig, cells: CellFile) -> None:
         self._config = config
         self._cells = cells
+        ids = cells.cell_ids.read(0, len(cells.cell_ids)).tolist()
+        if len(set(ids)) != len(ids):
+            repeated = [cell for cell, num in Counter(ids).items() if num > 1]
+            raise DataError(
+                f"cell ids must be unique, got {shown(repeated)} more than once in {cells.place}"
+            )
         self._genes = _choose_genes(config, cells)
         self._checker = ValueChecker(
             config.values,
@@ -165,7 +174,7 @@ class _Conversion:
         self._checker.check(chunk)
         expression = normalise(chunk, self._config.values, self._genes)
         stop = chunk.start + len(chunk.indptr) - 1
-        cell_ids = self._cells.cell_ids[chunk.start : stop]
+        cell_ids = tuple(self._cells.cell_ids.read(chunk.start, stop).tolist())
         ranked = self._rank(expression, cell_ids)
         num_genes = _positives_per_row(expression)
         is_kept = num_genes >= self._config.min_genes
@@ -177,7 +186,7 @@ class _Conversion:
             genes=ranked.genes[entry_is_kept],
             values=ranked.values[entry_is_kept],
             obs={
-                n: labels.rows(chunk.start, stop)[is_kept] for n, labels in self._cells.obs.items()
+                n: labels.read(chunk.start, stop)[is_kept] for n, labels in self._cells.obs.items()
             },
             source_rows=np.arange(chunk.start, stop)[is_kept],
         )
@@ -193,7 +202,7 @@ class _Conversion:
             symbols=vocabulary.symbols,
             original=vocabulary.original,
             organism=config.organism,
-            normalisation=config.values.unit,
+            normalisation=Scale().unit(config.values),
             rank_model=_choose(models, config.rank_form),
             rank_form_r2={form: model.r2 for form, model in models.items()},
             # Exact, so that it does not depend on the order of the cells.

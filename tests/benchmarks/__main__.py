@@ -24,7 +24,9 @@ from tests.benchmarks.harness import Result, report, table
 # In order of duration; each module has `results`.
 NAMES = (
     "kendall",
+    "parsing",
     "convert",
+    "rank_model",
     "weight_sync",
     "bertscore",
     "head",

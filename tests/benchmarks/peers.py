@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -16,29 +16,40 @@ if TYPE_CHECKING:
 
 @cache
 def load_cell2sentence(name: str = "utils") -> ModuleType:
-    """Import one module of cell2sentence alone.
+    """Import one module of cell2sentence without the others.
 
-    The package's __init__ also imports its models, and utils imports plotnine for pictures that
-    nothing here draws; where plotnine is not installed an empty module stands in for it.
+    The package's __init__ also imports its models, with torch, and utils imports plotnine for
+    pictures that nothing here draws; while the module is imported, an empty package takes the place
+    of the first, and an empty module that of plotnine where it is not installed.
 
     Args:
-        name: Of the module, which may not import others of the package: utils, prompt_formatter.
+        name: Of the module: utils, csdata or prompt_formatter.
 
     Raises:
         ModuleNotFoundError: If cell2sentence is not installed.
     """
-    package = find_spec("cell2sentence")
-    if package is None or package.origin is None:
+    spec = find_spec("cell2sentence")
+    if spec is None or spec.origin is None:
         raise ModuleNotFoundError("cell2sentence must be installed for this comparison, got none")
+    former = {key: sys.modules.pop(key) for key in _loaded("cell2sentence")}
+    package = ModuleType("cell2sentence")
+    package.__path__ = [str(Path(spec.origin).parent)]
+    sys.modules["cell2sentence"] = package
     has_plotnine = find_spec("plotnine") is not None
     if not has_plotnine:
         sys.modules["plotnine"] = ModuleType("plotnine")
-    spec = spec_from_file_location(f"c2s_{name}", Path(package.origin).parent / f"{name}.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not has_plotnine:
-        del sys.modules["plotnine"]
-    return module
+    try:
+        return importlib.import_module(f"cell2sentence.{name}")
+    finally:
+        for key in _loaded("cell2sentence"):
+            del sys.modules[key]
+        sys.modules.update(former)
+        if not has_plotnine:
+            del sys.modules["plotnine"]
+
+
+def _loaded(package: str) -> list[str]:
+    return [key for key in sys.modules if key.split(".")[0] == package]
 
 
 def load_bert_scorer(folder: str, layer: int) -> "BERTScorer":

@@ -5,6 +5,7 @@ import pytest
 
 from c2s_rl.cells.vocabulary import Duplicates, GeneCase, build_vocabulary
 from c2s_rl.data.h5ad_matrix import CsrChunk
+from c2s_rl.data.text_column import HeldNames
 from c2s_rl.data.values import ValueChecker, Values, normalise
 from c2s_rl.errors import DataError
 
@@ -23,7 +24,7 @@ def checker(values, alternatives=()):
         values,
         place="X of a.h5ad",
         alternatives=alternatives,
-        cell_ids=["c0", "c1"],
+        cell_ids=HeldNames(["c0", "c1"]),
         var_names=GENES,
     )
 

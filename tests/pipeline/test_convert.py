@@ -214,6 +214,13 @@ def test_bad_input_is_refused_in_one_line(tmp_path, case, layout):
     assert not (tmp_path / "cells").exists()
 
 
+def test_repeated_cell_ids_are_refused(tmp_path):
+    adata = make_adata([[1, 2], [2, 1], [1, 1]])
+    adata.obs_names = ["c0", "c1", "c0"]
+    with pytest.raises(DataError, match="cell ids must be unique, got 'c0' more than once"):
+        convert(adata, tmp_path)
+
+
 def test_an_unknown_obs_column_is_refused_with_the_nearest(tmp_path):
     make_adata([[1, 2]]).write_h5ad(tmp_path / "a.h5ad")
     with pytest.raises(DataError, match=r"one of 'kind', got 'kin' .*did you mean 'kind'\?"):

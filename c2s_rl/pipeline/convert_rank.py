@@ -1,0 +1,173 @@
+"""One chunk of a matrix to ranked cells: check the values, normalise, rank, leave cells out.
+
+Counts go a shorter way than other values (`rank_counts.py`), with the same result. What is left out
+of the cells is counted. Reading and writing are in `convert_part.py`.
+
+Shapes: C cells, N genes of the vocabulary, Z stored entries, Y ranked entries.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from c2s_rl.cells import rank_counts
+from c2s_rl.cells.rank import IndexArray, RankedRows, UIntArray, rank_rows, stable_hash
+from c2s_rl.cells.rank_c2s import C2SRanker
+from c2s_rl.cells.vocabulary import GeneColumns
+from c2s_rl.data.gene_stats import passing_cells
+from c2s_rl.data.h5ad_matrix import CsrChunk
+from c2s_rl.data.values import (
+    Values,
+    expression_of_counts,
+    library_factors,
+    normalise,
+)
+from c2s_rl.pipeline.convert_config import ConvertConfig, TieBreak
+
+# Floors are summed in units of 2^-32, so that the sum does not depend on the order of the cells.
+FLOOR_UNIT = 2.0**-32
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What was left out of some cells, or is nothing to rank."""
+
+    empty: int = 0
+    """Cells without an expressed gene."""
+    failed_qc: int = 0
+    """Other cells that quality control left out."""
+    min_genes: int = 0
+    """Other cells with fewer genes than `min_genes`."""
+    genes: int = 0
+    """Genes beyond `max_genes`, of cells that are kept."""
+    explicit_zeros: int = 0
+    """Stored entries that were 0."""
+    floor_units: int = 0
+    """Sum of the floors of all cells, in FLOOR_UNIT."""
+
+    def __add__(self, other: "Dropped") -> "Dropped":
+        """Return what was left out of the cells of both."""
+        return Dropped(
+            *(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True))
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class RankedChunk:
+    """The cells of a chunk that are kept."""
+
+    is_kept: BoolArray
+    """[C] cells of the chunk."""
+    ranked: RankedRows
+    """Of the kept cells only."""
+    dropped: Dropped
+
+
+class ChunkRanker:
+    """Ranks the chunks of one file."""
+
+    def __init__(
+        self, config: ConvertConfig, values: Values, genes: GeneColumns, c2s: C2SRanker | None
+    ) -> None:
+        """Prepare what all chunks share.
+
+        Args:
+            config: How to rank.
+            values: What the file's matrix holds.
+            genes: The gene of each of its columns.
+            c2s: The state of the package's shuffling; needed where `tie_break` is c2s.
+        """
+        self._config = config
+        self._values = values
+        self._genes = genes
+        self._c2s = c2s
+        self._gene_hashes = hashes(genes.vocabulary.symbols, config.seed)
+
+    def rank(self, chunk: CsrChunk, cell_hashes: UIntArray) -> RankedChunk:
+        """Rank a chunk whose values were checked.
+
+        Args:
+            chunk: Rows as stored.
+            cell_hashes: [C] `stable_hash` of the cells' ids.
+        """
+        is_short = (
+            self._values is Values.COUNTS
+            and self._config.tie_break is TieBreak.HASH
+            and not self._genes.adds_columns
+            and rank_counts.fits(chunk.indptr, chunk.values)
+        )
+        way = self._rank_counts if is_short else self._rank_values
+        ranked, num_genes, dropped = way(chunk, cell_hashes)
+        passes = passing_cells(chunk, self._config.qc, self._values)
+        is_kept = passes & (num_genes >= self._config.min_genes)
+        num_empty = int(np.count_nonzero(num_genes == 0))
+        num_failed = int(np.count_nonzero(~passes & (num_genes > 0)))
+        num_cut = num_genes - np.diff(ranked.indptr)
+        counted = Dropped(
+            empty=num_empty,
+            failed_qc=num_failed,
+            min_genes=int(np.count_nonzero(~is_kept)) - num_empty - num_failed,
+            genes=int(num_cut[is_kept].sum()),
+        )
+        return RankedChunk(is_kept, _rows_of(ranked, is_kept), dropped + counted)
+
+    def _rank_counts(
+        self, chunk: CsrChunk, cell_hashes: UIntArray
+    ) -> tuple[RankedRows, IndexArray, Dropped]:
+        genes_Z = chunk.columns
+        if not self._genes.is_one_to_one:
+            genes_Z = self._genes.gene_of_column[genes_Z]
+        ranked = rank_counts.rank_counts(
+            chunk.indptr,
+            genes_Z,
+            chunk.values,
+            cell_hashes=cell_hashes,
+            gene_hashes=self._gene_hashes,
+            top_k=self._config.max_genes,
+        )
+        scale = self._config.scale
+        factors_C = library_factors(chunk.indptr, chunk.values, scale.target_sum)
+        values = expression_of_counts(ranked.indptr, ranked.counts, factors_C, scale.log.scale)
+        num_named = int(np.count_nonzero(genes_Z >= 0))
+        num_zeros = num_named - int(ranked.num_expressed.sum())
+        rows = RankedRows(ranked.indptr, ranked.genes, values)
+        return rows, ranked.num_expressed, Dropped(explicit_zeros=num_zeros)
+
+    def _rank_values(
+        self, chunk: CsrChunk, cell_hashes: UIntArray
+    ) -> tuple[RankedRows, IndexArray, Dropped]:
+        expression = normalise(chunk, self._values, self._genes, self._config.scale)
+        arrays = expression.indptr, expression.genes, expression.values
+        top_k = self._config.max_genes
+        if self._c2s is not None:
+            ranked = self._c2s.rank(*arrays, top_k=top_k)
+        else:
+            ranked = rank_rows(
+                *arrays, cell_hashes=cell_hashes, gene_hashes=self._gene_hashes, top_k=top_k
+            )
+        positives = np.concatenate([[0], np.cumsum(expression.values > 0)])
+        num_genes: IndexArray = np.diff(positives[expression.indptr])
+        floors = np.rint(expression.floors_C / FLOOR_UNIT).astype(np.int64)
+        dropped = Dropped(
+            explicit_zeros=int(np.count_nonzero(expression.values == 0)),
+            floor_units=int(floors.sum()),
+        )
+        return ranked, num_genes, dropped
+
+
+def hashes(names: Iterable[str], seed: int) -> UIntArray:
+    """Return [names] `stable_hash` of each name."""
+    return np.array([stable_hash(name, seed) for name in names], dtype=np.uint64)
+
+
+def _rows_of(ranked: RankedRows, is_kept: BoolArray) -> RankedRows:
+    if is_kept.all():
+        return ranked
+    lengths = np.diff(ranked.indptr)
+    entry_is_kept = np.repeat(is_kept, lengths)
+    indptr = np.cumsum([0, *lengths[is_kept]], dtype=np.int64)
+    return RankedRows(indptr, ranked.genes[entry_is_kept], ranked.values[entry_is_kept])

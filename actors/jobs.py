@@ -139,7 +139,7 @@ def _write_run_files(run: RunConfig) -> None:
         from c2s_rl.data.shards import read_manifest
 
         manifest = read_manifest(run.folder / CELLS)
-        hashes = {manifest.source: manifest.source_sha256}
+        hashes = {source.path: source.sha256 for source in manifest.sources}
     write_manifest(run.folder, seed=run.seed, config_text=text, data_hashes=hashes)
 
 

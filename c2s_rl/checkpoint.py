@@ -10,8 +10,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from c2s_rl.errors import CheckpointError, StageError
@@ -21,6 +22,16 @@ MANIFEST = "manifest.json"  # what every stage that writes a data folder leaves 
 SCHEMA_VERSION = 1
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FileHash:
+    """What a file must be to be the one that was written."""
+
+    size: int
+    """Bytes."""
+    sha256: str
+    """In hexadecimal."""
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -50,11 +61,22 @@ def atomic_folder(final: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        _write_hashes(partial)
-        _sync_tree(partial)
-        _move_into_place(partial, final)
+        place_folder(partial, final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # gone already unless something was raised
+
+
+def place_folder(folder: Path, final: Path, known: Mapping[str, FileHash] | None = None) -> None:
+    """Put a folder that was written aside at `final`, hashed and flushed to disk before.
+
+    Args:
+        folder: Whole; on the file system of `final`. It is renamed, not copied.
+        final: Where it shall be; a folder that is there already is replaced.
+        known: Sizes and hashes of files in it that need not be read again for them.
+    """
+    _write_hashes(folder, known or {})
+    _sync_tree(folder)
+    _move_into_place(folder, final)
 
 
 def require_replaceable(folder: Path) -> None:
@@ -184,14 +206,16 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _write_hashes(folder: Path) -> None:
-    files = {
-        path.relative_to(folder).as_posix(): {
-            "size": path.stat().st_size,
-            "sha256": sha256_of(path),
-        }
-        for path in _files(folder)
-    }
+def hash_file(path: Path) -> FileHash:
+    """Return the size and the hash of a file."""
+    return FileHash(path.stat().st_size, sha256_of(path))
+
+
+def _write_hashes(folder: Path, known: Mapping[str, FileHash]) -> None:
+    files = {}
+    for path in _files(folder):
+        name = path.relative_to(folder).as_posix()
+        files[name] = asdict(known.get(name) or hash_file(path))
     text = json.dumps({"schema_version": SCHEMA_VERSION, "files": files}, indent=1)
     (folder / HASHES).write_text(text + "\n", encoding="utf-8")
 

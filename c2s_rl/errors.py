@@ -17,6 +17,10 @@ class DataError(C2SError, ValueError):
     """An input file or a record in it breaks a rule; names the file and the place."""
 
 
+class UnknownColumnError(DataError):
+    """A file lacks a label of cells that was asked for; names the nearest."""
+
+
 class MissingFileError(C2SError, FileNotFoundError):
     """A file or folder that the user named, or that an earlier stage makes, is not there."""
 

@@ -9,9 +9,12 @@ deviation: the package writes stored zeros at the end of a sentence, here they a
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from c2s_rl.cells.rank import IndexArray, RankedRows
 from c2s_rl.types import FloatArray, IntArray
+
+StateArray = npt.NDArray[np.uint32]
 
 
 class C2SRanker:
@@ -25,6 +28,17 @@ class C2SRanker:
         """
         # The package's generator, for its exact stream.
         self._random = np.random.RandomState(seed)
+
+    @property
+    def state(self) -> StateArray:
+        """[625] where the stream is: the generator's words and its place among them."""
+        words: StateArray = self._random.get_state(legacy=False)["state"]["key"]
+        place = self._random.get_state(legacy=False)["state"]["pos"]
+        return np.append(words, np.uint32(place))
+
+    def set_state(self, state: StateArray) -> None:
+        """Go on where another ranker was."""
+        self._random.set_state(("MT19937", state[:-1], int(state[-1])))
 
     def rank(
         self, indptr: IndexArray, indices: IntArray, values: FloatArray, *, top_k: int | None

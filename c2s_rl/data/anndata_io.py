@@ -14,7 +14,7 @@ import h5py
 
 from c2s_rl.cells.vocabulary import unknown_name
 from c2s_rl.data.cell_file import CellFile
-from c2s_rl.data.h5ad_frame import open_frame, open_texts, read_symbols
+from c2s_rl.data.h5ad_frame import open_frame, open_texts, read_ids, read_symbols
 from c2s_rl.data.h5ad_matrix import hdf5_errors, open_matrix
 from c2s_rl.errors import DataError, MissingFileError
 
@@ -27,6 +27,7 @@ def open_h5ad(
     *,
     matrix: str,
     symbol_column: str | None,
+    id_column: str | None = None,
     obs_columns: Sequence[str],
     scratch: Path,
 ) -> Iterator[CellFile]:
@@ -36,6 +37,7 @@ def open_h5ad(
         path: The file.
         matrix: 'X', 'raw' or 'layer:<name>'.
         symbol_column: The var column with gene symbols; None takes var_names.
+        id_column: The var column with gene ids; None: none.
         obs_columns: The obs columns to read as text.
         scratch: Folder for the turned copy of a matrix that lies by gene; see `made_once`.
 
@@ -64,6 +66,7 @@ def open_h5ad(
                 obs={name: open_texts(obs, name, place=str(path)) for name in obs_columns},
                 matrix=open_matrix(file[names[matrix]], path=path, place=place, scratch=scratch),
                 alternatives=tuple(name for name in names if name != matrix),
+                gene_ids=() if id_column is None else read_ids(var, id_column, str(path)),
             )
         yield cells
 

@@ -7,13 +7,20 @@ unique, which is checked over all files of a conversion.
 Shape suffixes: C cells, N genes.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from c2s_rl.cells.vocabulary import Duplicates, GeneCase, GeneColumns, build_vocabulary
 from c2s_rl.data.h5ad_matrix import CsrChunk, RowMatrix, hdf5_errors
+from c2s_rl.data.symbols import SymbolReport
 from c2s_rl.data.text_column import TextColumn
 from c2s_rl.errors import DataError
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +43,14 @@ class CellFile:
     """Rows that may be read at once where rows are long and full; None leaves it to the reader."""
     num_unnamed_genes: int = 0
     """Genes of the file that were left out, because the gene table has no symbol for them."""
+    gene_ids: tuple[str, ...] = ()
+    """[N] ids that the format gives beside the names, '' where missing; empty: it gives none."""
+    is_left_out_N: BoolArray | None = None
+    """[N] columns that stand for no gene, but count as expression; None: no such column."""
+    symbol_report: SymbolReport | None = None
+    """How the genes came by their names, where symbols were looked up."""
+    num_left_out: Mapping[str, int] = field(default_factory=dict)
+    """What opening left out, by what it was."""
 
     def __post_init__(self) -> None:
         """Check sizes.
@@ -56,18 +71,38 @@ class CellFile:
                     f"{named[0]} cells in {self.place}"
                 )
 
+    def gene_columns(self, *, gene_case: GeneCase, duplicates: Duplicates) -> GeneColumns:
+        """Make the vocabulary of the columns that stand for genes.
+
+        Raises:
+            DataError: If the names cannot be one; see `build_vocabulary`.
+        """
+        names: Sequence[str] = self.var_names
+        if self.is_left_out_N is not None:
+            pairs = zip(names, self.is_left_out_N.tolist(), strict=True)
+            names = [name for name, is_out in pairs if not is_out]
+        columns = build_vocabulary(
+            names, gene_case=gene_case, duplicates=duplicates, source=self.place
+        )
+        if self.is_left_out_N is None:
+            return columns
+        gene_of_column = np.full(len(self.var_names), -1, dtype=np.int32)
+        gene_of_column[~self.is_left_out_N] = columns.gene_of_column
+        return replace(columns, gene_of_column=gene_of_column)
+
     def rows_at_once(self, wanted: int) -> int:
         """Return how many rows a chunk has when `wanted` are asked for."""
         return wanted if self.most_rows is None else min(wanted, self.most_rows)
 
-    def chunks(self, num_rows: int) -> Iterator[CsrChunk]:
-        """Read the matrix in chunks of `rows_at_once(num_rows)` rows.
+    def chunks(self, num_rows: int, start: int = 0, stop: int | None = None) -> Iterator[CsrChunk]:
+        """Read rows start..stop-1, all by default, in chunks of `rows_at_once(num_rows)` rows.
 
         Raises:
             DataError: If the matrix is damaged.
         """
+        end = len(self.cell_ids) if stop is None else stop
         step = self.rows_at_once(num_rows)
-        for start in range(0, len(self.cell_ids), step):
+        for first in range(start, end, step):
             with hdf5_errors(self.path):
-                chunk = self.matrix.read_rows(start, min(start + step, len(self.cell_ids)))
+                chunk = self.matrix.read_rows(first, min(first + step, end))
             yield chunk

@@ -3,7 +3,7 @@
 Shapes: C cells, K genes of one cell, Z ranked genes of all cells.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -43,22 +43,6 @@ class CellTable:
     def values_of(self, cell: int) -> FloatArray:
         """Return [K] log1p(CP10k) of one cell, falling."""
         return self.values[self.indptr[cell] : self.indptr[cell + 1]]
-
-
-def regrouped(tables: Iterable[CellTable], size: int) -> Iterator[CellTable]:
-    """Yield the same cells in tables of `size`, the last one shorter."""
-    waiting: list[CellTable] = []
-    num_waiting = 0
-    for table in tables:
-        waiting.append(table)
-        num_waiting += len(table)
-        while num_waiting >= size:
-            whole = concatenated(waiting)
-            yield sliced(whole, 0, size)
-            waiting = [sliced(whole, size, len(whole))]
-            num_waiting -= size
-    if num_waiting:
-        yield concatenated(waiting)
 
 
 def sliced(cells: CellTable, start: int, stop: int) -> CellTable:

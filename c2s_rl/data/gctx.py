@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import h5py
-import numpy as np
-import numpy.typing as npt
 
+from c2s_rl.data.hdf5_texts import Hdf5Texts, as_texts
 from c2s_rl.data.profiles import ProfileFile, ProfileMatrix
 from c2s_rl.data.side_tables import MISSING
+from c2s_rl.data.text_column import TextColumn
 from c2s_rl.errors import DataError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class _GroupFrame:
         return int(self._group[ID].shape[0])
 
     def index(self) -> list[str]:
-        return _texts(self._group[ID])
+        return as_texts(self._group[ID][:])
 
     def column_names(self) -> list[str]:
         return [str(name) for name in self._group]
@@ -70,17 +70,11 @@ class _GroupFrame:
     def column(self, name: str) -> "pd.Series":
         import pandas as pd
 
-        column = pd.Series(_texts(self._group[name]), dtype=object)
+        column = pd.Series(as_texts(self._group[name][:]), dtype=object)
         return column.where(~column.isin(MISSING))
 
+    def row_names(self) -> TextColumn:
+        return Hdf5Texts(self._group[ID])
 
-def _texts(dataset: h5py.Dataset) -> list[str]:
-    """Read labels as text, whatever type they were stored as; padding is cut off."""
-    values: npt.NDArray[np.generic] = dataset[:]
-    if values.dtype.kind == "f":
-        # Shortest decimal of a dose: 0.12 and not 0.12000000000000001, 10 and not 10.0.
-        return [f"{value:g}" for value in values.tolist()]
-    return [
-        (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip()
-        for value in values.tolist()
-    ]
+    def texts(self, name: str) -> TextColumn:
+        return Hdf5Texts(self._group[name], missing=MISSING)

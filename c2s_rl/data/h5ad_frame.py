@@ -14,8 +14,8 @@ import h5py
 
 from c2s_rl.cells.vocabulary import unknown_name
 from c2s_rl.data.stored_texts import stored_texts
-from c2s_rl.data.text_column import HeldLabels, HeldNames, TextColumn, held_labels
-from c2s_rl.errors import DataError
+from c2s_rl.data.text_column import HeldNames, TextColumn, held_labels
+from c2s_rl.errors import DataError, UnknownColumnError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +164,8 @@ def require_column(frame: Frame, name: str, *, what: str, place: str) -> None:
     """
     known = frame.column_names()
     if name not in known:
-        raise DataError(unknown_name(f"the {what} column", name, known, place))
+        kind = UnknownColumnError if what == "obs" else DataError
+        raise kind(unknown_name(f"the {what} column", name, known, place))
 
 
 def read_symbols(var: Frame, symbol_column: str | None, place: str) -> list[str]:
@@ -185,13 +186,15 @@ def read_symbols(var: Frame, symbol_column: str | None, place: str) -> list[str]
     return [str(symbol) for symbol in column]
 
 
-def read_labels(frame: Frame, name: str, *, place: str) -> HeldLabels:
-    """Read one obs column as text, as a whole.
+def read_ids(var: TextFrame, id_column: str, place: str) -> tuple[str, ...]:
+    """Read the ids beside the names of the genes; '' where missing.
 
     Raises:
         DataError: If there is no such column; names the nearest.
     """
-    return held_labels(read_column(frame, name, what="obs", place=place))
+    require_column(var, id_column, what="var", place=place)
+    ids = var.texts(id_column)
+    return tuple(ids.read(0, len(ids)).tolist())
 
 
 def open_texts(frame: TextFrame, name: str, *, place: str) -> TextColumn:

@@ -104,6 +104,21 @@ def open_matrix(
                 f"of {node.dtype} in {place}"
             )
         return DenseMatrix(node)
+    return open_sparse(node, path=path, place=place, scratch=scratch)
+
+
+def open_sparse(node: h5py.Group, *, path: Path, place: str, scratch: Path) -> "CsrMatrix":
+    """Make a sparse matrix of anndata's layout readable by rows, of an HDF5 or a zarr group.
+
+    Args:
+        node: The matrix's group.
+        path: The file.
+        place: Matrix and file, for error messages.
+        scratch: Folder for the turned copy of a CSC matrix; see `made_once`.
+
+    Raises:
+        DataError: If the encoding is unknown or the sparse arrays contradict each other.
+    """
     # Files from before anndata 0.7 name the format 'csr' in another attribute.
     encoding = str(node.attrs.get("encoding-type", node.attrs.get("h5sparse_format", "none")))
     shape_attribute = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
@@ -116,7 +131,7 @@ def open_matrix(
         folder = made_once(scratch, path, f"{node.name} by rows", turn)
         bounds, columns, values = (np.load(folder / name, mmap_mode="r") for name in TURNED)
         return CsrMatrix(shape, bounds, columns, values, place=place)
-    _check_sizes(node, shape[0], place)
+    check_sizes(node, shape[0], place)
     return CsrMatrix(shape, node["indptr"], node["indices"], node["data"], place=place)
 
 
@@ -211,8 +226,12 @@ def as_values(stored: npt.NDArray[np.generic]) -> ValueArray:
     return stored.astype(np.float32 if is_small else np.float64, copy=False)
 
 
-def _check_sizes(group: h5py.Group, num_major: int, place: str) -> None:
-    """Check the three arrays of a sparse matrix against each other, without reading them."""
+def check_sizes(group: h5py.Group, num_major: int, place: str) -> None:
+    """Check the three arrays of a sparse matrix against each other, without reading them.
+
+    Raises:
+        DataError: If one is missing or they disagree in length.
+    """
     missing = [name for name in ("data", "indices", "indptr") if name not in group]
     if missing:
         raise DataError(
@@ -267,7 +286,7 @@ def row_with_fault(bounds: IndexArray, columns: IndexArray | IntArray, num_colum
 
 def _turn_csc(group: h5py.Group, shape: tuple[int, int], place: str, folder: Path) -> None:
     """Turn compressed columns into compressed rows by a counting sort on disk."""
-    _check_sizes(group, shape[1], place)
+    check_sizes(group, shape[1], place)
     rows, values = group["indices"], group["data"]
     num_entries = len(rows)
     column_bounds = np.asarray(group["indptr"][:], dtype=np.int64)

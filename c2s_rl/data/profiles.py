@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from c2s_rl.data.h5ad_frame import Frame
+from c2s_rl.data.h5ad_frame import Frame, TextFrame
 from c2s_rl.data.h5ad_matrix import CsrChunk
 
 # Values read at once: about 100 MB with all intermediates, 162 profiles of 12,328 genes.
@@ -81,7 +81,7 @@ class ProfileMatrix:
 class ProfileFile:
     """An open GCT or GCTX file."""
 
-    profiles: Frame
+    profiles: TextFrame
     """Names and labels of the profiles."""
     genes: Frame
     """Names and labels of the genes."""

@@ -2,17 +2,17 @@
 
     folder/manifest.json         what every cell shares: vocabulary, normalisation, rank model
     folder/part-00000.parquet    one row a cell, zstd: cell_id, genes (list<int32>), values
-                                 (list<float32>), obs columns, source_file, source_row
+                                 (list<float32>, optional), obs columns, source_file, source_row
 
-Row groups have a fixed number of cells, so the bytes do not depend on how the cells arrived.
-The sentences themselves are not stored: they are the genes, spelled (`write_sentence`).
+A part holds what was kept of a fixed number of rows of one file, a row group of a fixed number of
+them, so the bytes do not depend on who wrote what when (`part_file.py`). The sentences themselves
+are not stored: they are the genes, spelled (`write_sentence`).
 
 Shapes: C cells, Z ranked genes of all cells, N genes of the vocabulary.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +22,32 @@ from pydantic import Field, ValidationError
 
 from c2s_rl.cells.rank_model import RankForm, RankModel
 from c2s_rl.cells.vocabulary import Duplicates, GeneCase, Vocabulary, unknown_name
-from c2s_rl.checkpoint import MANIFEST, atomic_folder, require_replaceable
+from c2s_rl.checkpoint import MANIFEST
 from c2s_rl.config import FrozenConfig
-from c2s_rl.data.cell_table import CellTable, TextArray, concatenated, regrouped
-from c2s_rl.data.values import Values
+from c2s_rl.data.cell_table import CellTable, TextArray, concatenated
+from c2s_rl.data.gene_stats import QcConfig, VariableGenesConfig
+from c2s_rl.data.values import Scale, Values
 from c2s_rl.errors import DataError, MissingFileError
 
-SCHEMA_VERSION = 1
-CELLS_PER_GROUP = 2_048  # about 16 MB of 1,000 genes each
-GROUPS_PER_PART = 32
+SCHEMA_VERSION = 2
 RESERVED_COLUMNS = ("cell_id", "genes", "values", "source_file", "source_row")
+
+
+class SourceRecord(FrozenConfig):
+    """One file that cells came from."""
+
+    dataset: str = Field("", description="Its name among several files; '' where it is the only.")
+    path: str = Field(description="The file, as the config names it.")
+    sha256: str = Field(description="Its SHA-256; of a folder, that of its files.")
+    tables_sha256: dict[str, str] = Field({}, description="Tables beside it to their SHA-256.")
+    matrix: str = Field("X", description="X, raw or layer:<name>.")
+    values: Values = Field(description="What the matrix holds.")
+    num_rows: int = Field(description="Cells of the file.")
+    num_cells: int = Field(description="Cells of it in the shards.")
+    num_unnamed_genes: int = Field(0, description="Genes left out: no symbol in the gene table.")
+    num_duplicate_columns: int = Field(0, description="Columns of a symbol met before.")
+    num_left_out: dict[str, int] = Field({}, description="What opening left out, by its kind.")
+    symbols: dict[str, int] = Field({}, description="Genes by how they came by their symbol.")
 
 
 class CellManifest(FrozenConfig):
@@ -47,19 +63,23 @@ class CellManifest(FrozenConfig):
     mean_floor: float = Field(0.0, description="log2 only: the mean intensity that 0 stands for.")
     num_cells: int = Field(description="Cells in the shards.")
     num_dropped_empty: int = Field(description="Cells left out: no expressed gene.")
+    num_dropped_qc: int = Field(0, description="Other cells left out: by quality control.")
     num_dropped_min_genes: int = Field(description="Cells left out: fewer genes than min_genes.")
     num_dropped_genes: int = Field(description="Genes left out of cells: beyond max_genes.")
     num_explicit_zeros: int = Field(description="Stored entries that were 0: not expressed.")
-    num_duplicate_columns: int = Field(description="Columns added to or left out for a namesake.")
-    num_unnamed_genes: int = Field(0, description="Genes left out: no symbol in the gene table.")
+    num_dropped_qc_genes: int = Field(0, description="Genes of the files left out by qc.")
+    num_dropped_variable_genes: int = Field(0, description="Other genes: not variable enough.")
     genes: tuple[str, ...] = Field((), description="Programs kept; empty: every gene of the file.")
     obs_columns: tuple[str, ...] = Field(description="Obs columns of the shards.")
     num_missing_obs: dict[str, int] = Field(description="Cells without a label, by obs column.")
-    source: str = Field(description="The file that was converted.")
-    source_sha256: str = Field(description="Its SHA-256.")
-    tables_sha256: dict[str, str] = Field({}, description="Tables beside it to their SHA-256.")
-    matrix: str = Field(description="X, raw or layer:<name>.")
-    values: Values = Field(description="What the matrix holds.")
+    sources: tuple[SourceRecord, ...] = Field(description="The files that were converted.")
+    join: str = Field("union", description="Genes of several files: union or intersection.")
+    scale: Scale = Field(default_factory=Scale, description="Library size and logarithm.")
+    qc: QcConfig | None = Field(None, description="Rules of quality control; null: none.")
+    variable_genes: VariableGenesConfig | None = Field(
+        None, description="Which variable genes were kept; null: all."
+    )
+    has_values: bool = Field(default=True, description="Whether the parts hold values.")
     gene_case: GeneCase = Field(description="How symbols are written.")
     duplicates: Duplicates = Field(description="What was done with repeated symbols.")
     min_genes: int = Field(description="Expressed genes that a cell needs.")
@@ -74,35 +94,10 @@ class CellManifest(FrozenConfig):
         return Vocabulary(symbols=self.symbols, original=self.original)
 
 
-def write_cells(
-    folder: Path,
-    tables: Iterable[CellTable],
-    make_manifest: Callable[[], CellManifest],
-    *,
-    source_file: str,
-) -> CellManifest:
-    """Write cells and their manifest; the folder appears whole or not at all.
-
-    Args:
-        folder: New, empty, or an earlier output, which is replaced.
-        tables: Cells in any portions, all with the same obs columns.
-        make_manifest: Called after the last table, when counts and rank model are known.
-        source_file: Where the cells come from, for the column of that name.
-
-    Returns:
-        The manifest as written, with its parts.
-
-    Raises:
-        StageError: If `folder` holds something else.
-        DataError: If there are no cells.
-    """
-    require_replaceable(folder)
-    with atomic_folder(folder) as partial:
-        parts = _write_parts(partial, regrouped(tables, CELLS_PER_GROUP), source_file)
-        manifest = make_manifest().model_copy(update={"parts": parts})
-        text = json.dumps(manifest.model_dump(mode="json"), indent=1)
-        (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
-    return manifest
+def write_manifest(folder: Path, manifest: CellManifest) -> None:
+    """Write the manifest beside its parts."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=1)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> CellManifest:
@@ -136,6 +131,8 @@ def read_manifest(folder: Path) -> CellManifest:
 def read_cells(folder: Path, columns: Sequence[str] = ()) -> CellTable:
     """Read all cells of a folder, with the obs columns that are named.
 
+    Where values were not written, those of the rank model stand for them: cells keep their order.
+
     Raises:
         MissingFileError: If the manifest or a part is not there.
         DataError: If an obs column is unknown (the nearest is named) or the parts do not hold what
@@ -146,9 +143,10 @@ def read_cells(folder: Path, columns: Sequence[str] = ()) -> CellTable:
         if column not in manifest.obs_columns:
             known = manifest.obs_columns
             raise DataError(unknown_name("the obs column", column, known, str(folder)))
-    wanted = ["cell_id", "genes", "values", "source_row", *columns]
+    values = ["values"] if manifest.has_values else []
+    wanted = ["cell_id", "genes", *values, "source_row", *columns]
     tables = [_read_part(folder / part, wanted) for part in manifest.parts]
-    cells = concatenated([_from_arrow(table, columns) for table in tables])
+    cells = concatenated([_from_arrow(table, columns, manifest.rank_model) for table in tables])
     if len(cells) != manifest.num_cells:
         raise DataError(
             f"the parts must hold the {manifest.num_cells} cells of the manifest, "
@@ -170,52 +168,20 @@ def _read_part(path: Path, wanted: Sequence[str]) -> pa.Table:
         raise DataError(f"a cell shard must be whole Parquet, got {reason} in {path}") from error
 
 
-def _write_parts(folder: Path, groups: Iterator[CellTable], source_file: str) -> tuple[str, ...]:
-    """Write one row group a table, `GROUPS_PER_PART` groups a file; return the file names."""
-    names: list[str] = []
-    while (group := next(groups, None)) is not None:
-        names.append(f"part-{len(names):05d}.parquet")
-        first = _to_arrow(group, source_file)
-        labels = [*group.obs, "source_file"]
-        with pq.ParquetWriter(
-            folder / names[-1], first.schema, compression="zstd", use_dictionary=labels
-        ) as writer:
-            writer.write_table(first)
-            for following in islice(groups, GROUPS_PER_PART - 1):
-                writer.write_table(_to_arrow(following, source_file))
-    if not names:
-        raise DataError(
-            f"a data set must keep at least one cell, got none from {source_file}; see min_genes"
-        )
-    return tuple(names)
-
-
-def _to_arrow(cells: CellTable, source_file: str) -> pa.Table:
-    offsets = pa.array(cells.indptr.astype(np.int32))
-    columns = {
-        "cell_id": pa.array(cells.cell_ids, pa.string()),
-        "genes": pa.ListArray.from_arrays(offsets, pa.array(cells.genes)),
-        "values": pa.ListArray.from_arrays(offsets, pa.array(cells.values)),
-        **{name: _dictionary(labels) for name, labels in cells.obs.items()},
-        "source_file": _dictionary(np.full(len(cells), source_file)),
-        "source_row": pa.array(cells.source_rows, pa.int64()),
-    }
-    return pa.table(columns)
-
-
-def _dictionary(labels: TextArray) -> pa.DictionaryArray:
-    """Encode labels; '' becomes null."""
-    texts = pa.array(labels.tolist(), pa.string(), mask=labels == "")
-    return texts.dictionary_encode()
-
-
-def _from_arrow(table: pa.Table, columns: Sequence[str]) -> CellTable:
+def _from_arrow(table: pa.Table, columns: Sequence[str], rank_model: RankModel) -> CellTable:
     genes = table["genes"].combine_chunks()
+    indptr = genes.offsets.to_numpy().astype(np.int64)
+    if "values" in table.column_names:
+        values = table["values"].combine_chunks().values.to_numpy()
+    else:
+        lengths = np.diff(indptr)
+        by_rank = rank_model.expression(int(lengths.max(initial=0)))
+        values = by_rank[np.arange(len(genes.values)) - np.repeat(indptr[:-1], lengths)]
     return CellTable(
         cell_ids=tuple(table["cell_id"].to_pylist()),
-        indptr=genes.offsets.to_numpy().astype(np.int64),
+        indptr=indptr,
         genes=genes.values.to_numpy(),
-        values=table["values"].combine_chunks().values.to_numpy(),
+        values=values,
         obs={name: _labels(table[name]) for name in columns},
         source_rows=table["source_row"].to_numpy(),
     )

@@ -1,119 +1,46 @@
-"""Where cells come from: the part of a config that names a file, and opening it.
+"""Opening the file of cells that a config names, whatever its format, labels and symbols included.
 
 Left out: what is done with the values (`values.py`) and with the genes (`pipeline/convert.py`).
 """
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+import numpy as np
 
-from c2s_rl.config import FrozenConfig, expand_variables
+from c2s_rl.cells.vocabulary import shown
+from c2s_rl.checkpoint import sha256_of
+from c2s_rl.config import expand_variables
 from c2s_rl.data.anndata_io import open_h5ad, scanpy_dataset_path
+from c2s_rl.data.c2s_io import open_sentences
 from c2s_rl.data.cell_file import CellFile
-from c2s_rl.data.l1000_io import SUFFIXES, is_l1000, open_l1000
-from c2s_rl.data.shards import RESERVED_COLUMNS
-from c2s_rl.data.side_tables import SideTables
-from c2s_rl.data.text_column import JoinedTexts
-from c2s_rl.data.values import Values
+from c2s_rl.data.formats import Format, detect_format
+from c2s_rl.data.l1000_io import GeneNaming, open_l1000
+from c2s_rl.data.mtx_io import find_mtx_files, open_mtx
+from c2s_rl.data.side_tables import open_obs_table
+from c2s_rl.data.source_config import (
+    FormatChoice,
+    ScanpyDataset,
+    SourceConfig,
+    require_parts_of,
+)
+from c2s_rl.data.symbols import resolve_symbols
+from c2s_rl.data.table_io import Orientation, TableOptions, open_table
+from c2s_rl.data.tenx_io import open_tenx_h5
+from c2s_rl.data.text_column import JoinedTexts, TextColumn
+from c2s_rl.data.zarr_io import open_zarr
+from c2s_rl.errors import DataError
 
-
-class ScanpyDataset(StrEnum):
-    """Data sets that lie inside the installed scanpy package."""
-
-    PBMC68K_REDUCED = "pbmc68k_reduced"
-
+__all__ = ["ScanpyDataset", "SourceConfig", "hash_source", "open_source", "source_path"]
 
 SCANPY_FILES = {ScanpyDataset.PBMC68K_REDUCED: "10x_pbmc68k_reduced.h5ad"}
 
 
-class SourceConfig(FrozenConfig):
-    """A file of cells and what to read of it."""
-
-    path: str | None = Field(
-        None,
-        description="The .h5ad, .gct, .gct.gz or .gctx file; may use environment variables as "
-        "${C2S_RL_DATA}",
-    )
-    scanpy_dataset: ScanpyDataset | None = Field(
-        None, description="Instead of path: a data set inside the installed scanpy"
-    )
-    matrix: str = Field("X", description="X, raw or layer:<name>")
-    values: Values = Field(
-        Values.COUNTS,
-        description="counts are normalised (CP10k, log1p); log1p are kept; log2 (L1000 level 3) "
-        "are kept as height above the profile's lowest value",
-    )
-    symbol_column: str | None = Field(
-        None, description="var column with gene symbols; null takes var_names"
-    )
-    tables: SideTables = Field(
-        default_factory=SideTables, description="Tables beside a .gct or .gctx file"
-    )
-    obs: tuple[str, ...] = Field((), description="obs columns to keep")
-    combine: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict,
-        description="New obs column -> columns whose texts it joins, missing ones left out: "
-        "{treatment: [drug, dose]} gives 'DMSO' and 'dasatinib 10.0 um'; [cell_id] renames",
-    )
-
-    @field_validator("matrix")
-    @classmethod
-    def _known_matrix(cls, matrix: str) -> str:
-        if not re.fullmatch(r"X|raw|layer:.+", matrix):
-            raise ValueError(f"matrix must be X, raw or layer:<name>, got {matrix!r}")
-        return matrix
-
-    @field_validator("obs")
-    @classmethod
-    def _free_columns(cls, obs: tuple[str, ...]) -> tuple[str, ...]:
-        for column in obs:
-            if column in RESERVED_COLUMNS or obs.count(column) > 1:
-                raise ValueError(
-                    f"obs must name columns once and none of {', '.join(RESERVED_COLUMNS)} "
-                    f"(combine gives a column another name), got {column!r}"
-                )
-        return obs
-
-    @model_validator(mode="after")
-    def _free_combinations(self) -> Self:
-        for column, parts in self.combine.items():
-            if column in RESERVED_COLUMNS or column in self.obs or not parts:
-                raise ValueError(
-                    "combine must give new columns the names of others, got "
-                    f"{column!r}: {list(parts)}"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.path is None) == (self.scanpy_dataset is None):
-            got = "neither" if self.path is None else "both"
-            raise ValueError(f"convert needs either path or scanpy_dataset, got {got}")
-        return self
-
-    @model_validator(mode="after")
-    def _parts_of_the_format(self) -> Self:
-        if self.path is not None and is_l1000(self.path):
-            if self.matrix != "X" or self.values is not Values.LOG2:
-                raise ValueError(
-                    f"a {' or '.join(SUFFIXES)} file needs matrix: X and values: log2, "
-                    f"got {self.matrix} and {self.values}"
-                )
-        elif self.tables.paths:
-            raise ValueError(
-                f"tables are read beside {', '.join(SUFFIXES)} files only, got {self.path!r}"
-            )
-        return self
-
-
 def source_path(config: SourceConfig) -> Path:
-    """Return the file that a config names.
+    """Return the file or folder that a config names.
 
     Raises:
         ConfigError: If the path names an environment variable that is not set.
@@ -122,6 +49,39 @@ def source_path(config: SourceConfig) -> Path:
     if config.scanpy_dataset is not None:
         return scanpy_dataset_path(SCANPY_FILES[config.scanpy_dataset])
     return Path(expand_variables(config.path or ""))
+
+
+def source_format(config: SourceConfig) -> Format:
+    """Return the format of the file that a config names.
+
+    Raises:
+        ConfigError: If the config has keys that the format has no use for.
+        MissingFileError: If the file is not there.
+        DataError: If its format is not known.
+    """
+    kind = config.known_format if config.format is not FormatChoice.AUTO else None
+    kind = kind or detect_format(source_path(config))
+    require_parts_of(config, kind)
+    return kind
+
+
+def hash_source(config: SourceConfig) -> str:
+    """Return the SHA-256 of a file of cells; of a folder, that of its files' names and hashes.
+
+    Raises:
+        MissingFileError: If the file is not there.
+    """
+    path = source_path(config)
+    if source_format(config) is Format.TENX_MTX:
+        mtx = find_mtx_files(path)
+        files = [mtx.barcodes, mtx.features, mtx.matrix]
+        base = mtx.matrix.parent
+    elif path.is_dir():
+        files, base = sorted(file for file in path.rglob("*") if file.is_file()), path
+    else:
+        return sha256_of(path)
+    lines = (f"{file.relative_to(base).as_posix()} {sha256_of(file)}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @contextmanager
@@ -135,30 +95,104 @@ def open_source(config: SourceConfig, scratch: Path) -> Iterator[CellFile]:
             opens the same source finds it.
 
     Raises:
-        ConfigError: If a path names an environment variable that is not set.
+        ConfigError: If a path names an environment variable that is not set, or the config has keys
+            that the format has no use for.
         MissingFileError: If a file is not there.
         DataError: If a file is damaged or lacks what is asked for.
     """
-    path = source_path(config)
-    columns = tuple(dict.fromkeys((*config.obs, *(c for p in config.combine.values() for c in p))))
-    if is_l1000(path.name):
-        opened = open_l1000(
-            path,
-            symbol_column=config.symbol_column,
-            obs_columns=columns,
-            tables=config.tables,
-            scratch=scratch,
-        )
-    else:
-        opened = open_h5ad(
-            path,
-            matrix=config.matrix,
-            symbol_column=config.symbol_column,
-            obs_columns=columns,
-            scratch=scratch,
-        )
-    with opened as cells:
-        obs = {name: cells.obs[name] for name in config.obs}
+    kind = source_format(config)
+    table = open_obs_table(config.tables)
+    in_table = [name for name in config.columns if table is not None and table.has(name)]
+    in_file = [name for name in config.columns if name not in in_table]
+    with _opened(config, kind, in_file, scratch) as cells:
+        obs: dict[str, TextColumn] = dict(cells.obs)
+        if table is not None:
+            obs |= table.labels(in_table, cells.cell_ids, cells.place)
+        chosen = {name: obs[name] for name in config.obs}
         for name, parts in config.combine.items():
-            obs[name] = JoinedTexts(tuple(cells.obs[part] for part in parts))
-        yield replace(cells, obs=obs)
+            chosen[name] = JoinedTexts(tuple(obs[part] for part in parts))
+        yield _with_symbols(config, replace(cells, obs=chosen))
+
+
+def _opened(
+    config: SourceConfig, kind: Format, obs_columns: Sequence[str], scratch: Path
+) -> AbstractContextManager[CellFile]:
+    path = source_path(config)
+    id_column = config.symbols.id_column if config.symbols else None
+    match kind:
+        case Format.H5AD | Format.ZARR:
+            open_annotated = open_h5ad if kind is Format.H5AD else open_zarr
+            return open_annotated(
+                path,
+                matrix=config.matrix,
+                symbol_column=config.symbol_column,
+                id_column=id_column,
+                obs_columns=obs_columns,
+                scratch=scratch,
+            )
+        case Format.GCT | Format.GCTX:
+            naming = GeneNaming(config.symbol_column, id_column, config.symbols is not None)
+            return open_l1000(
+                path,
+                is_binary=kind is Format.GCTX,
+                naming=naming,
+                obs_columns=obs_columns,
+                tables=config.tables,
+                scratch=scratch,
+            )
+        case Format.CELL2SENTENCE:
+            return open_sentences(path, obs_columns=obs_columns, scratch=scratch)
+        case Format.TENX_H5:
+            _require_no_labels(obs_columns, kind, path)
+            return open_tenx_h5(path, genome=config.genome)
+        case Format.TENX_MTX:
+            _require_no_labels(obs_columns, kind, path)
+            return open_mtx(path, scratch=scratch)
+        case _:
+            return _open_table(config, kind, obs_columns, scratch)
+
+
+@contextmanager
+def _open_table(
+    config: SourceConfig, kind: Format, obs_columns: Sequence[str], scratch: Path
+) -> Iterator[CellFile]:
+    """Open a table; where its rows are genes, their label columns name them."""
+    path = source_path(config)
+    id_column = config.symbols.id_column if config.symbols else None
+    labels = tuple(obs_columns)
+    if config.orientation is Orientation.GENES_BY_CELLS:
+        _require_no_labels(obs_columns, kind, path)
+        wanted = (config.symbol_column, id_column)
+        labels = tuple(dict.fromkeys(name for name in wanted if name is not None))
+    options = TableOptions(kind, config.orientation, config.id_column, labels, config.ignore)
+    opened = open_table(path, options, scratch)
+    cells = opened.cells
+    if config.symbol_column is not None:
+        cells = replace(cells, var_names=opened.gene_labels[config.symbol_column])
+    if id_column is not None:
+        cells = replace(cells, gene_ids=opened.gene_labels[id_column])
+    yield cells
+
+
+def _require_no_labels(obs_columns: Sequence[str], kind: Format, path: Path) -> None:
+    if obs_columns:
+        raise DataError(
+            f"labels of cells must be in a table beside a {kind} file, got {shown(obs_columns)} "
+            f"asked for and not found for {path}; name a table that has them as tables.obs"
+        )
+
+
+def _with_symbols(config: SourceConfig, cells: CellFile) -> CellFile:
+    """Name the genes by approved symbols, where the config asks for it."""
+    if config.symbols is None:
+        return cells
+    report = resolve_symbols(config.symbols, cells.var_names, cells.gene_ids, place=cells.place)
+    is_left_out_N = np.array([not gene.symbol for gene in report.genes], dtype=np.bool_)
+    return replace(
+        cells,
+        # A column that is left out keeps its name, for messages about its values.
+        var_names=tuple(gene.symbol or gene.name for gene in report.genes),
+        is_left_out_N=is_left_out_N if is_left_out_N.any() else None,
+        num_unnamed_genes=cells.num_unnamed_genes + report.num_dropped,
+        symbol_report=report,
+    )

@@ -39,6 +39,8 @@ class Values(StrEnum):
     LOG1P = "log1p"
     LOG2 = "log2"
     """Quantile-normalised log2 intensities of a full matrix: L1000 level 3."""
+    RANKS = "ranks"
+    """No expression: pseudo-values of the ranks in sentences, see `c2s_io.py`."""
 
     @property
     def limit(self) -> float:
@@ -53,7 +55,12 @@ class LogBase(StrEnum):
     LOG10 = "log10"
 
     @property
-    def scale(self) -> float:
+    def base(self) -> float:
+        """Of the logarithm."""
+        return 10.0 if self is LogBase.LOG10 else math.e
+
+    @property
+    def divisor(self) -> float:
         """What to divide natural logarithms by."""
         return math.log(10.0) if self is LogBase.LOG10 else 1.0
 
@@ -70,6 +77,8 @@ class Scale(FrozenConfig):
 
     def unit(self, values: Values) -> str:
         """Name what `normalise` makes of values."""
+        if values is Values.RANKS:
+            return "1 - log10(rank) / log10(genes + 1)"
         if values is Values.LOG2:
             return "log2 above the profile's lowest"
         size = "10k" if self.target_sum == 10_000 else f"{self.target_sum:.10g}"
@@ -171,7 +180,7 @@ class ValueChecker:
             DataError: If logarithms are all whole numbers, as only counts are.
         """
         flags = self.flags if flags is None else flags
-        is_log = self._values is not Values.COUNTS
+        is_log = self._values in (Values.LOG1P, Values.LOG2)
         if is_log and flags.has_value and not flags.has_fraction:
             raise DataError(
                 f"{self._values} values must not all be whole numbers, got only whole numbers in "
@@ -226,6 +235,7 @@ def normalise(
 
     counts:  log(1 + target_sum * count / all counts of the cell), left-out columns included
     log1p:   as they are, or divided by ln(10)
+    ranks:   as they are
     log2:    less the lowest value of the profile, that of left-out columns included
 
     Columns of the same symbol are added before the logarithm; log1p values go back through expm1.
@@ -233,7 +243,7 @@ def normalise(
     Args:
         chunk: Rows as stored.
         values: What the matrix holds.
-        genes: The gene of each column; no two columns of log2 values are added.
+        genes: The gene of each column; no two columns of log2 values or ranks are added.
         scale: Library size and base of the logarithm.
 
     Source: C2S-Scale section 4.2 (genes at the floor of an L1000 profile share the last rank).
@@ -247,13 +257,13 @@ def normalise(
     elif values is Values.COUNTS:
         factors_C = library_factors(chunk.indptr, kept, scale.target_sum)
         kept = kept * np.repeat(factors_C, np.diff(chunk.indptr))
-    elif genes.adds_columns:
+    elif values is Values.LOG1P and genes.adds_columns:
         kept, is_linear = np.expm1(kept), True
     indptr, gene_Z, kept = _by_gene(replace(chunk, values=kept), genes)
     if is_linear:
-        result = log_one_plus(kept, scale.log.scale)
+        result = log_one_plus(kept, scale.log.divisor)
     else:
-        divisor = scale.log.scale if values is Values.LOG1P else 1.0
+        divisor = scale.log.divisor if values is Values.LOG1P else 1.0
         result = (kept / divisor).astype(np.float32)
     return ExpressionChunk(indptr, gene_Z, result, floors_C)
 

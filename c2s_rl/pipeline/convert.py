@@ -1,292 +1,172 @@
-"""Expression matrices to cell shards: normalise, rank and write every cell of a file.
+"""Expression matrices to cell shards: normalise, rank and write every cell of one or more files.
 
     c2s-rl convert --config FILE        (section `convert`)
 
-Reads .h5ad, and L1000's .gct and .gctx, in chunks of rows, so memory does not grow with the number
-of cells. Neither the size of the chunks nor the order of the rows changes any cell. What is left
-out: choosing genes or cells by quality beyond `min_genes`; do that before, in scanpy.
+Files of any known format are cut into parts of a fixed number of cells, which workers convert one
+by one, so memory does not grow with the number of cells, and neither the number of workers nor the
+rows they read at a time changes a byte. A conversion that was killed goes on where it was. With
+quality control or variable genes a first pass counts the genes. What is left out: batch correction
+and other changes of the values; a cell sentence is of the cell as measured.
 """
 
-import math
+import logging
 import sys
-import tempfile
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from enum import StrEnum
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Self
 
 import numpy as np
-from pydantic import Field, model_validator
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
-from c2s_rl.cells.programs import load_program, program_indices
-from c2s_rl.cells.rank import IndexArray, RankedRows, UIntArray, rank_rows, stable_hash
-from c2s_rl.cells.rank_c2s import C2SRanker
-from c2s_rl.cells.rank_model import RankForm, RankModel, RankSums, fit_rank_sums, rank_sums
-from c2s_rl.cells.vocabulary import Duplicates, GeneCase, GeneColumns, build_vocabulary, shown
-from c2s_rl.checkpoint import sha256_of
-from c2s_rl.config import expand_variables
-from c2s_rl.data.cell_file import CellFile
-from c2s_rl.data.cell_table import CellTable
-from c2s_rl.data.h5ad_matrix import CsrChunk
-from c2s_rl.data.shards import CellManifest, write_cells
-from c2s_rl.data.source import SourceConfig, open_source, source_path
-from c2s_rl.data.values import ExpressionChunk, Scale, ValueChecker, Values, normalise
-from c2s_rl.errors import DataError
+from c2s_rl.checkpoint import clean_leftovers, place_folder, require_replaceable
+from c2s_rl.data.gene_stats import GeneSurvey, choose_genes
+from c2s_rl.data.shards import CellManifest, write_manifest
+from c2s_rl.errors import ConfigError, DataError, MissingFileError
+from c2s_rl.pipeline.convert_config import ConvertConfig, TieBreak
+from c2s_rl.pipeline.convert_manifest import GenesLeftOut, add_up, make_manifest
+from c2s_rl.pipeline.convert_part import PartWorker, finished_part
+from c2s_rl.pipeline.convert_plan import (
+    PlannedWork,
+    make_plan,
+    program_genes,
+    with_genes,
+    work_key,
+)
+from c2s_rl.pipeline.convert_source import READ_ROWS
+from c2s_rl.pipeline.convert_survey import SurveyWorker, load_survey
+from c2s_rl.pipeline.convert_work import PartTask, WorkFolder, tasks_of
+from c2s_rl.pipeline.convert_workers import Executor, InThreads, in_order
+from c2s_rl.pipeline.source_hashes import SourceHashes
 
-# 512 cells x 3,000 genes: about 30 MB with all intermediates. More is slower, because fresh pages
-# of memory cost about as much as the ranking that fills them.
-CHUNK_CELLS = 512
+__all__ = ["ConvertConfig", "run"]
 
-
-class TieBreak(StrEnum):
-    """Order of equally expressed genes."""
-
-    HASH = "hash"
-    C2S = "c2s"
+log = logging.getLogger(__name__)
 
 
-class RankFormChoice(StrEnum):
-    """Form of the rank model; `auto` takes the one with the higher R^2."""
-
-    AUTO = "auto"
-    LOG_RANK = "log_rank"
-    LINEAR = "linear"
-
-
-class ConvertConfig(SourceConfig):
-    """Which cells to convert and how to rank them."""
-
-    genes: tuple[str, ...] = Field(
-        (),
-        description="Rank and write these genes only: programs ('hallmark_apoptosis', "
-        "'file.gmt:SET') or lists ('genes.txt'), together; empty takes all of the file",
-    )
-    gene_case: GeneCase = Field(
-        GeneCase.KEEP, description="upper: as released C2S models were trained"
-    )
-    duplicates: Duplicates = Field(
-        Duplicates.ERROR, description="Columns of the same symbol: error, sum or first"
-    )
-    min_genes: int = Field(1, ge=1, description="Leave out cells with fewer expressed genes")
-    max_genes: int | None = Field(None, ge=1, description="Keep the first so many genes a cell")
-    tie_break: TieBreak = Field(
-        TieBreak.HASH, description="c2s: as cell2sentence 1.2.0, depends on the order of cells"
-    )
-    rank_form: RankFormChoice = Field(RankFormChoice.AUTO, description="Form of the rank model")
-    organism: str = Field("Homo sapiens", min_length=1, description="Species, for prompts")
-    seed: int = Field(42, ge=0, lt=2**32, description="Seed of the order among ties")
-
-    @model_validator(mode="after")
-    def _ties_of_single_columns(self) -> Self:
-        if self.tie_break is TieBreak.C2S and self.duplicates is not Duplicates.ERROR:
-            raise ValueError(
-                "tie_break: c2s shuffles stored columns, so duplicates must be error, "
-                f"got {self.duplicates.value}"
-            )
-        if self.tie_break is TieBreak.C2S and self.genes:
-            raise ValueError(
-                "tie_break: c2s shuffles all stored columns, so genes must be empty, "
-                f"got {list(self.genes)}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _logarithms_are_not_added(self) -> Self:
-        if self.values is Values.LOG2 and self.duplicates is Duplicates.SUM:
-            raise ValueError(
-                "values: log2 are logarithms of intensities, which cannot be added, so duplicates "
-                "must be error or first, got sum"
-            )
-        return self
-
-
-def run(config: ConvertConfig, output: Path, *, chunk_cells: int = CHUNK_CELLS) -> CellManifest:
-    """Convert one file to a folder of cell shards.
+def run(
+    config: ConvertConfig,
+    output: Path,
+    *,
+    executor: Executor | None = None,
+    rows_at_once: int = READ_ROWS,
+) -> CellManifest:
+    """Convert files to a folder of cell shards.
 
     Args:
         config: What to read and how.
         output: Folder for the shards; an earlier output there is replaced as a whole.
-        chunk_cells: Rows read at a time; changes memory, never the result.
+        executor: Who does the work; None takes threads of this process.
+        rows_at_once: Rows read at a time; changes memory, never the result.
 
     Raises:
-        ConfigError: If the path names an environment variable that is not set.
-        MissingFileError: If the file is not there.
-        DataError: If the file is damaged or holds something other than expression.
+        ConfigError: If a path names an environment variable that is not set.
+        MissingFileError: If a file is not there.
+        DataError: If a file is damaged or holds something other than expression, or a cell id
+            repeats.
         StageError: If `output` holds files that are not an earlier output.
     """
-    path = source_path(config)
-    with tempfile.TemporaryDirectory() as scratch, open_source(config, Path(scratch)) as cells:
-        conversion = _Conversion(config, cells)
-        step = cells.rows_at_once(chunk_cells)
-        chunks = _with_progress(cells.chunks(step), -(-len(cells.cell_ids) // step))
-        return write_cells(
-            output,
-            (conversion.table(chunk) for chunk in chunks),
-            lambda: conversion.manifest(sha256_of(path)),
-            source_file=path.name,
-        )
-
-
-def _with_progress(chunks: Iterable[CsrChunk], num_chunks: int) -> Iterable[CsrChunk]:
-    """Show a bar where somebody watches."""
-    if not sys.stderr.isatty():
-        return chunks
-    return track(chunks, description="convert", total=num_chunks, console=Console(stderr=True))
+    require_replaceable(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    clean_leftovers(output.parent, output.name)
+    work = WorkFolder.beside(output)
+    try:
+        return _Conversion(config, work, executor, rows_at_once).run(output)
+    except (ConfigError, DataError, MissingFileError):
+        work.remove()  # nothing of it can be used again
+        raise
 
 
 class _Conversion:
-    """Chunks to ranked cells, counting what is left out on the way."""
+    """The driver: plans, lets workers work, puts together what they leave."""
 
-    def __init__(self, config: ConvertConfig, cells: CellFile) -> None:
-        self._config = config
-        self._cells = cells
-        ids = cells.cell_ids.read(0, len(cells.cell_ids)).tolist()
-        if len(set(ids)) != len(ids):
-            repeated = [cell for cell, num in Counter(ids).items() if num > 1]
-            raise DataError(
-                f"cell ids must be unique, got {shown(repeated)} more than once in {cells.place}"
-            )
-        self._genes = _choose_genes(config, cells)
-        self._checker = ValueChecker(
-            config.values,
-            place=cells.place,
-            alternatives=cells.alternatives,
-            cell_ids=cells.cell_ids,
-            var_names=cells.var_names,
-        )
-        self._gene_hashes = _hashes(self._genes.vocabulary.symbols, config.seed)
-        self._c2s = C2SRanker(config.seed)
-        empty = np.zeros(0, dtype=np.int64)
-        self._sums = RankSums(empty, empty, empty)
-        self._num_cells = 0
-        self._num_missing = dict.fromkeys(cells.obs, 0)
-        self._floors: list[float] = []
-        self._num_empty = 0
-        self._num_small = 0
-        self._num_cut_genes = 0
-        self._num_zeros = 0
-
-    def table(self, chunk: CsrChunk) -> CellTable:
-        """Check, normalise and rank one chunk; cells with too few genes are left out."""
-        self._checker.check(chunk)
-        expression = normalise(chunk, self._config.values, self._genes)
-        stop = chunk.start + len(chunk.indptr) - 1
-        cell_ids = tuple(self._cells.cell_ids.read(chunk.start, stop).tolist())
-        ranked = self._rank(expression, cell_ids)
-        num_genes = _positives_per_row(expression)
-        is_kept = num_genes >= self._config.min_genes
-        lengths = np.diff(ranked.indptr)
-        entry_is_kept = np.repeat(is_kept, lengths)
-        table = CellTable(
-            cell_ids=tuple(np.array(cell_ids, dtype=object)[is_kept]),
-            indptr=np.cumsum([0, *lengths[is_kept]], dtype=np.int64),
-            genes=ranked.genes[entry_is_kept],
-            values=ranked.values[entry_is_kept],
-            obs={
-                n: labels.read(chunk.start, stop)[is_kept] for n, labels in self._cells.obs.items()
-            },
-            source_rows=np.arange(chunk.start, stop)[is_kept],
-        )
-        self._count(table, expression, num_genes, int((num_genes - lengths)[is_kept].sum()))
-        return table
-
-    def manifest(self, source_sha256: str) -> CellManifest:
-        """Describe the conversion; call after the last chunk."""
-        self._checker.finish()
-        config, vocabulary = self._config, self._genes.vocabulary
-        models = {form: fit_rank_sums(self._sums, form=form) for form in RankForm}
-        return CellManifest(
-            symbols=vocabulary.symbols,
-            original=vocabulary.original,
-            organism=config.organism,
-            normalisation=Scale().unit(config.values),
-            rank_model=_choose(models, config.rank_form),
-            rank_form_r2={form: model.r2 for form, model in models.items()},
-            # Exact, so that it does not depend on the order of the cells.
-            mean_floor=math.fsum(self._floors) / max(len(self._floors), 1),
-            num_cells=self._num_cells,
-            num_dropped_empty=self._num_empty,
-            num_dropped_min_genes=self._num_small,
-            num_dropped_genes=self._num_cut_genes,
-            num_explicit_zeros=self._num_zeros,
-            num_duplicate_columns=self._genes.num_duplicate_columns,
-            num_unnamed_genes=self._cells.num_unnamed_genes,
-            genes=config.genes,
-            obs_columns=tuple(self._cells.obs),
-            num_missing_obs=self._num_missing,
-            source=config.path or f"scanpy:{config.scanpy_dataset}",
-            source_sha256=source_sha256,
-            tables_sha256={
-                table: sha256_of(Path(expand_variables(table))) for table in config.tables.paths
-            },
-            matrix=config.matrix,
-            values=config.values,
-            gene_case=config.gene_case,
-            duplicates=config.duplicates,
-            min_genes=config.min_genes,
-            max_genes=config.max_genes,
-            tie_break=config.tie_break,
-            seed=config.seed,
-        )
-
-    def _rank(self, expression: ExpressionChunk, cell_ids: tuple[str, ...]) -> RankedRows:
-        arrays = expression.indptr, expression.genes, expression.values
-        if self._config.tie_break is TieBreak.C2S:
-            return self._c2s.rank(*arrays, top_k=self._config.max_genes)
-        return rank_rows(
-            *arrays,
-            cell_hashes=_hashes(cell_ids, self._config.seed),
-            gene_hashes=self._gene_hashes,
-            top_k=self._config.max_genes,
-        )
-
-    def _count(
-        self,
-        table: CellTable,
-        expression: ExpressionChunk,
-        num_genes: IndexArray,
-        num_cut_genes: int,
+    def __init__(
+        self, config: ConvertConfig, work: WorkFolder, executor: Executor | None, rows_at_once: int
     ) -> None:
-        num_empty = int(np.count_nonzero(num_genes == 0))
-        self._num_cells += len(table)
-        self._num_empty += num_empty
-        self._num_small += len(num_genes) - num_empty - len(table)
-        self._num_cut_genes += num_cut_genes
-        self._num_zeros += int(np.count_nonzero(expression.values == 0))
-        for name, labels in table.obs.items():
-            self._num_missing[name] += int(np.count_nonzero(labels == ""))
-        self._sums += rank_sums(table.indptr, table.values)
-        self._floors += expression.floors_C.tolist()
+        self._config = config
+        self._work = work
+        self._executor = executor or InThreads(config.workers.num_threads)
+        if config.tie_break is TieBreak.C2S:
+            # The package shuffles cell after cell with one generator.
+            self._executor = in_order
+        self._rows_at_once = rows_at_once
+
+    def run(self, output: Path) -> CellManifest:
+        work = self._work
+        work.begin(work_key(self._config))
+        planned = make_plan(self._config, work.scratch)
+        tasks = tasks_of(planned.plan.sources)
+        with SourceHashes(self._config) as hashes:
+            planned, left_out = self._choose_genes(planned, tasks)
+            work.write_plan(planned.plan)
+            waiting = [task for task in tasks if finished_part(work, task.index) is None]
+            self._do(PartWorker, waiting, tasks, "convert")
+            totals = add_up(work, tasks, planned)
+            manifest = make_manifest(planned, totals, hashes.result(), left_out)
+        for number, fact in enumerate(planned.facts):
+            if fact.symbols is not None:
+                dataset = planned.plan.sources[number].dataset
+                name = f"symbols-{dataset}.tsv" if dataset else "symbols.tsv"
+                fact.symbols.write(work.parts / name)
+        write_manifest(work.parts, manifest)
+        place_folder(work.parts, output, totals.files)
+        work.remove()
+        return manifest
+
+    def _choose_genes(
+        self, planned: PlannedWork, tasks: Sequence[PartTask]
+    ) -> tuple[PlannedWork, GenesLeftOut]:
+        """Keep the genes of programs, and those that quality control and variability choose."""
+        config, plan = self._config, planned.plan
+        kept = program_genes(config, plan.vocabulary)
+        if config.qc is None and config.variable_genes is None:
+            return with_genes(planned, kept), GenesLeftOut()
+        self._work.write_plan(plan)
+        waiting = [t for t in tasks if not self._work.survey_path(t.index).is_file()]
+        self._do(SurveyWorker, waiting, tasks, "count genes")
+        survey = self._survey(tasks)
+        choose = partial(choose_genes, survey, config.qc, symbols=plan.symbols, place=planned.place)
+        after_qc, chosen = choose(variable_genes=None), choose(variable_genes=config.variable_genes)
+        left_out = GenesLeftOut(len(plan.symbols) - len(after_qc), len(after_qc) - len(chosen))
+        kept = np.intersect1d(kept, chosen)
+        if not len(kept):
+            raise DataError(
+                f"qc and variable_genes must leave a gene of {list(config.genes)}, got none of "
+                f"{len(chosen)} in {planned.place}"
+            )
+        return with_genes(planned, kept), left_out
+
+    def _survey(self, tasks: Sequence[PartTask]) -> GeneSurvey:
+        surveys = (load_survey(self._work.survey_path(task.index)) for task in tasks)
+        total = next(surveys)
+        for survey in surveys:
+            total += survey
+        return total
+
+    def _do(
+        self,
+        worker: type[PartWorker] | type[SurveyWorker],
+        waiting: Sequence[PartTask],
+        tasks: Sequence[PartTask],
+        what: str,
+    ) -> None:
+        """Let workers do what is not done, and show how far they are."""
+        if len(waiting) < len(tasks):
+            log.info("%s: %d of %d parts are there", what, len(tasks) - len(waiting), len(tasks))
+        make_worker = partial(worker, self._work.path, rows_at_once=self._rows_at_once)
+        done = self._executor(make_worker, waiting)
+        num_rows = sum(task.stop - task.start for task in waiting)
+        for _ in _with_progress(done, what, num_rows):
+            pass
 
 
-def _hashes(names: Iterable[str], seed: int) -> UIntArray:
-    return np.array([stable_hash(name, seed) for name in names], dtype=np.uint64)
-
-
-def _positives_per_row(expression: ExpressionChunk) -> IndexArray:
-    positives = np.concatenate([[0], np.cumsum(expression.values > 0)])
-    counts: IndexArray = np.diff(positives[expression.indptr])
-    return counts
-
-
-def _choose_genes(config: ConvertConfig, cells: CellFile) -> GeneColumns:
-    """Make the vocabulary of the file, or of the programs that are asked for."""
-    columns = build_vocabulary(
-        cells.var_names,
-        gene_case=config.gene_case,
-        duplicates=config.duplicates,
-        source=cells.place,
-    )
-    if not config.genes:
-        return columns
-    wanted = [program_indices(load_program(name), columns.vocabulary) for name in config.genes]
-    return columns.restricted(np.unique(np.concatenate(wanted)))
-
-
-def _choose(models: Mapping[RankForm, RankModel], choice: RankFormChoice) -> RankModel:
-    if choice is not RankFormChoice.AUTO:
-        return models[RankForm(choice.value)]
-    return max(models.values(), key=lambda model: model.r2)
+def _with_progress(done: Iterator[int], what: str, num_rows: int) -> Iterator[int]:
+    """Show a bar where somebody watches."""
+    if not sys.stderr.isatty():
+        yield from done
+        return
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task(what, total=num_rows)
+        for rows in done:
+            progress.advance(bar, rows)
+            yield rows

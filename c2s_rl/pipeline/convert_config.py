@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from c2s_rl.cells.vocabulary import Duplicates, GeneCase
 from c2s_rl.config import FrozenConfig
 from c2s_rl.data.gene_stats import QcConfig, VariableGenesConfig, require_qc_of_values
-from c2s_rl.data.source import SourceConfig
+from c2s_rl.data.source_config import SourceConfig
 from c2s_rl.data.values import Scale, Values
 from c2s_rl.errors import ConfigError
 
@@ -144,6 +144,11 @@ class ConvertConfig(SourceConfig):
         return self
 
     @model_validator(mode="after")
+    def _parts_of_the_format(self) -> Self:
+        """Leave to each file what its format knows."""
+        return self if self.files else super()._parts_of_the_format()
+
+    @model_validator(mode="after")
     def _one_unit(self) -> Self:
         units = {file.dataset: self.scale.unit(file.values) for file in self.files}
         if len(set(units.values())) > 1:
@@ -182,12 +187,12 @@ class ConvertConfig(SourceConfig):
 
     @model_validator(mode="after")
     def _logarithms_are_not_added(self) -> Self:
-        is_log2 = any(source.values is Values.LOG2 for source in self.sources)
-        if is_log2 and self.duplicates is Duplicates.SUM:
-            raise ValueError(
-                "values: log2 are logarithms of intensities, which cannot be added, so duplicates "
-                "must be error or first, got sum"
-            )
+        for source in self.sources:
+            if source.values in (Values.LOG2, Values.RANKS) and self.duplicates is Duplicates.SUM:
+                raise ValueError(
+                    f"values: {source.values} cannot be added, so duplicates must be error or "
+                    "first, got sum"
+                )
         return self
 
     @property

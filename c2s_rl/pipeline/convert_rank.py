@@ -71,7 +71,13 @@ class ChunkRanker:
     """Ranks the chunks of one file."""
 
     def __init__(
-        self, config: ConvertConfig, values: Values, genes: GeneColumns, c2s: C2SRanker | None
+        self,
+        config: ConvertConfig,
+        values: Values,
+        genes: GeneColumns,
+        *,
+        gene_hashes: UIntArray,
+        c2s: C2SRanker | None,
     ) -> None:
         """Prepare what all chunks share.
 
@@ -79,13 +85,14 @@ class ChunkRanker:
             config: How to rank.
             values: What the file's matrix holds.
             genes: The gene of each of its columns.
+            gene_hashes: [N] `stable_hash` of each symbol.
             c2s: The state of the package's shuffling; needed where `tie_break` is c2s.
         """
         self._config = config
         self._values = values
         self._genes = genes
         self._c2s = c2s
-        self._gene_hashes = hashes(genes.vocabulary.symbols, config.seed)
+        self._gene_hashes = gene_hashes
 
     def rank(self, chunk: CsrChunk, cell_hashes: UIntArray) -> RankedChunk:
         """Rank a chunk whose values were checked.
@@ -115,6 +122,11 @@ class ChunkRanker:
         )
         return RankedChunk(is_kept, _rows_of(ranked, is_kept), dropped + counted)
 
+    @property
+    def c2s_state(self) -> npt.NDArray[np.uint32]:
+        """State of the package's shuffling; empty where it does not matter."""
+        return np.zeros(0, dtype=np.uint32) if self._c2s is None else self._c2s.state
+
     def _rank_counts(
         self, chunk: CsrChunk, cell_hashes: UIntArray
     ) -> tuple[RankedRows, IndexArray, Dropped]:
@@ -131,7 +143,7 @@ class ChunkRanker:
         )
         scale = self._config.scale
         factors_C = library_factors(chunk.indptr, chunk.values, scale.target_sum)
-        values = expression_of_counts(ranked.indptr, ranked.counts, factors_C, scale.log.scale)
+        values = expression_of_counts(ranked.indptr, ranked.counts, factors_C, scale.log.divisor)
         num_named = int(np.count_nonzero(genes_Z >= 0))
         num_zeros = num_named - int(ranked.num_expressed.sum())
         rows = RankedRows(ranked.indptr, ranked.genes, values)

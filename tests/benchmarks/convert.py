@@ -49,7 +49,7 @@ def prepare_c2s_rl(adata: anndata.AnnData) -> Callable[[], Sequence[str]]:
     from c2s_rl.cells.sentence import rank_rows, stable_hash
     from c2s_rl.cells.spelling import SentenceWriter
     from c2s_rl.cells.vocabulary import Duplicates, GeneCase, build_vocabulary
-    from c2s_rl.pipeline.convert import CHUNK_CELLS
+    from c2s_rl.pipeline.convert_source import READ_ROWS
 
     columns = build_vocabulary(
         list(adata.var_names), gene_case=GeneCase.UPPER, duplicates=Duplicates.ERROR
@@ -61,9 +61,9 @@ def prepare_c2s_rl(adata: anndata.AnnData) -> Callable[[], Sequence[str]]:
 
     def work() -> Sequence[str]:
         sentences: list[str] = []
-        for start in range(0, len(cell_ids), CHUNK_CELLS):
-            rows = adata.X[start : start + CHUNK_CELLS]
-            ids = cell_ids[start : start + CHUNK_CELLS]
+        for start in range(0, len(cell_ids), READ_ROWS):
+            rows = adata.X[start : start + READ_ROWS]
+            ids = cell_ids[start : start + READ_ROWS]
             ranked = rank_rows(
                 rows.indptr.astype(np.int64),
                 rows.indices,

@@ -1,14 +1,16 @@
 """GCT and GCTX files: the same cells from either form, and what is damaged is named."""
 
 import gzip
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 
 from c2s_rl.data import profiles
-from c2s_rl.data.l1000_io import open_l1000
 from c2s_rl.data.side_tables import SideTables
+from c2s_rl.data.source import SourceConfig, open_source
+from c2s_rl.data.text_column import HeldNames
 from c2s_rl.errors import DataError, MissingFileError
 
 GENES, PROFILES = ["11", "22", "33"], ["p1", "p2"]
@@ -53,18 +55,20 @@ def write_gctx(tmp_path, *, has_labels=True, ids=np.bytes_, values=VALUES):
 
 def read(path, *, symbol_column="pr_gene_symbol", obs=("drug", "dose"), num_rows=1, **tables):
     """Read a whole file: its cells, dense values and labels."""
-    with open_l1000(
-        path,
+    config = SourceConfig(
+        path=str(path),
+        values="log2",
         symbol_column=symbol_column,
-        obs_columns=obs,
+        obs=obs,
         tables=SideTables(**tables),
-        scratch=path.parent / "scratch",
-    ) as cells:
+    )
+    with open_source(config, path.parent / "scratch") as cells:
         dense = np.concatenate(
             [c.values.reshape(len(c.indptr) - 1, -1) for c in cells.chunks(num_rows)]
         )
         labels = {name: column.read(0, 2).tolist() for name, column in cells.obs.items()}
-        return cells, dense, labels
+        ids = HeldNames(cells.cell_ids.read(0, 2).tolist())  # the file is closed behind it
+        return replace(cells, cell_ids=ids), dense, labels
 
 
 @pytest.mark.parametrize("form", ["a.gct", "a.gct.gz", "gctx"])
@@ -112,13 +116,10 @@ def test_a_table_comes_before_the_labels_of_the_file(tmp_path):
 
 def test_wide_files_are_read_in_small_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(profiles, "VALUES_AT_ONCE", 4)  # one profile of three genes
-    with open_l1000(
-        write_gctx(tmp_path),
-        symbol_column="pr_gene_symbol",
-        obs_columns=(),
-        tables=SideTables(),
-        scratch=tmp_path,
-    ) as cells:
+    config = SourceConfig(
+        path=str(write_gctx(tmp_path)), values="log2", symbol_column="pr_gene_symbol"
+    )
+    with open_source(config, tmp_path) as cells:
         assert [len(chunk.indptr) - 1 for chunk in cells.chunks(512)] == [1, 1]
 
 
@@ -182,7 +183,7 @@ def test_a_gctx_without_a_part_or_of_another_shape_is_refused(tmp_path):
     [
         ({"obs": ("drugs",)}, r"one of 'dose', 'drug', 'id', got 'drugs' .*'drug'\?; name a table"),
         ({"symbol_column": "symbol"}, "the var column must be one of .* got 'symbol'"),
-        ({"symbol_column": None}, "must be named by symbols, got numbers .*as tables.genes"),
+        ({"symbol_column": None}, "must be named by symbols, got numbers .*symbols.table or"),
     ],
 )
 def test_missing_labels_are_named(tmp_path, options, message):
@@ -221,16 +222,14 @@ def test_missing_files_are_named(tmp_path):
 
 def test_both_forms_of_the_real_plate_hold_the_same(data_dir, tmp_path):
     folder = data_dir / "l1000"
-    obs = ("cell_id", "pert_iname", "pert_idose", "pert_type")
+    # Names of their own, and one that both generations of metadata have.
+    obs = ("pert_iname", "pert_idose", "pert_type", "cell_line")
     read_as = {}
     for name in ("LJP005_A375_24H_X1_B19_n377x978.gct.gz", "l1000_LJP005_A375_n377x978.gctx"):
-        with open_l1000(
-            folder / name,
-            symbol_column="pr_gene_symbol",
-            obs_columns=obs,
-            tables=SideTables(),
-            scratch=tmp_path,
-        ) as cells:
+        config = SourceConfig(
+            path=str(folder / name), values="log2", symbol_column="pr_gene_symbol", obs=obs
+        )
+        with open_source(config, tmp_path) as cells:
             (chunk,) = cells.chunks(512)
             labels = {n: column.read(0, 377).tolist() for n, column in cells.obs.items()}
             read_as[name] = (
@@ -255,17 +254,17 @@ def test_the_real_file_of_bare_ids_takes_its_labels_from_tables(data_dir, tmp_pa
         profiles=str(folder / "slinky_demo_inst_info.txt"),
         genes=str(data_dir / "genes" / "hgnc_slim.tsv.gz"),
     )
-    with open_l1000(
-        folder / "slinky_demo_MCF7_n131x12328.gctx",
-        symbol_column=None,
-        obs_columns=("cell_id", "pert_type"),
+    config = SourceConfig(
+        path=str(folder / "slinky_demo_MCF7_n131x12328.gctx"),
+        values="log2",
+        obs=("cell_line", "pert_type"),
         tables=tables,
-        scratch=tmp_path,
-    ) as cells:
+    )
+    with open_source(config, tmp_path) as cells:
         assert cells.matrix.shape == (131, len(cells.var_names))
         assert len(cells.var_names) + cells.num_unnamed_genes == 12_328
         assert cells.num_unnamed_genes < 300
-        assert set(cells.obs["cell_id"].read(0, 131)) == {"MCF7"}
+        assert set(cells.obs["cell_line"].read(0, 131)) == {"MCF7"}
         assert cells.obs["pert_type"].read(0, 131).tolist().count("ctl_vehicle") == 59
         chunk = next(cells.chunks(2))
         assert np.isfinite(chunk.values).all()
@@ -273,13 +272,13 @@ def test_the_real_file_of_bare_ids_takes_its_labels_from_tables(data_dir, tmp_pa
 
 def test_all_landmarks_get_their_present_symbol_by_entrez_id(data_dir, tmp_path):
     tables = SideTables(genes=str(data_dir / "genes" / "hgnc_slim.tsv.gz"))
-    with open_l1000(
-        data_dir / "l1000" / "l1000_LJP005_A375_n377x978.gctx",
+    config = SourceConfig(
+        path=str(data_dir / "l1000" / "l1000_LJP005_A375_n377x978.gctx"),
+        values="log2",
         symbol_column="pr_gene_id",
-        obs_columns=(),
         tables=tables,
-        scratch=tmp_path,
-    ) as cells:
+    )
+    with open_source(config, tmp_path) as cells:
         rows = (data_dir / "l1000" / "landmark_978.tsv").read_text().splitlines()[1:]
         assert cells.num_unnamed_genes == 0
         assert set(cells.var_names) == {row.split("\t")[3] for row in rows}

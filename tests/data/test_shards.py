@@ -9,16 +9,22 @@ import pytest
 
 from c2s_rl.cells.rank_model import RankForm, RankModel
 from c2s_rl.cells.vocabulary import Duplicates, GeneCase
-from c2s_rl.data import shards
-from c2s_rl.data.cell_table import CellTable, concatenated, regrouped, sliced
-from c2s_rl.data.shards import CellManifest, read_cells, read_manifest, write_cells
+from c2s_rl.data.cell_table import CellTable, concatenated, sliced
+from c2s_rl.data.part_file import write_part
+from c2s_rl.data.shards import (
+    CellManifest,
+    SourceRecord,
+    read_cells,
+    read_manifest,
+    write_manifest,
+)
 from c2s_rl.data.values import Values
-from c2s_rl.errors import DataError, MissingFileError, StageError
+from c2s_rl.errors import DataError, MissingFileError
 
 SYMBOLS = ("CD3D", "NO", "SEPT1")
 
 
-def manifest(num_cells):
+def manifest(num_cells, **changes):
     return CellManifest(
         symbols=SYMBOLS,
         original=("Cd3d", "No", "Sept1"),
@@ -30,19 +36,20 @@ def manifest(num_cells):
         num_dropped_min_genes=2,
         num_dropped_genes=3,
         num_explicit_zeros=4,
-        num_duplicate_columns=5,
         obs_columns=("cell_type", "donor"),
         num_missing_obs={"cell_type": 1, "donor": 0},
-        source="a.h5ad",
-        source_sha256="00",
-        matrix="X",
-        values=Values.COUNTS,
+        sources=(
+            SourceRecord(
+                path="a.h5ad", sha256="00", values=Values.COUNTS, num_rows=8, num_cells=num_cells
+            ),
+        ),
         gene_case=GeneCase.UPPER,
         duplicates=Duplicates.ERROR,
         min_genes=1,
         max_genes=None,
         tie_break="hash",
         seed=42,
+        **changes,
     )
 
 
@@ -62,9 +69,18 @@ def table(num_cells=5, start=0):
     )
 
 
-def write(folder, *tables):
-    num_cells = sum(map(len, tables))
-    return write_cells(folder, tables, lambda: manifest(num_cells), source_file="a.h5ad")
+def write(folder, *tables, has_values=True):
+    """Write one part a table."""
+    folder.mkdir(exist_ok=True)
+    names = []
+    for number, cells in enumerate(tables):
+        names.append(f"part-{number:05d}.parquet")
+        path = folder / names[-1]
+        written = write_part(path, [cells], source_file="a.h5ad", has_values=has_values)
+        assert written == len(cells)
+    written = manifest(sum(map(len, tables)), parts=tuple(names), has_values=has_values)
+    write_manifest(folder, written)
+    return written
 
 
 def assert_same(got, expected):
@@ -101,60 +117,36 @@ def test_the_schema_is_the_documented_one(tmp_path):
     assert parquet.metadata.row_group(0).column(0).compression == "ZSTD"
 
 
-@pytest.mark.parametrize("portion", [1, 2, 5, 23])
-def test_many_parts_hold_the_same_cells_in_the_same_bytes(tmp_path, monkeypatch, portion):
-    monkeypatch.setattr(shards, "CELLS_PER_GROUP", 4)
-    monkeypatch.setattr(shards, "GROUPS_PER_PART", 2)
-    portions = [table(min(portion, 23 - s), s) for s in range(0, 23, portion)]
-    whole = concatenated(portions)
-    write(tmp_path / "portions", *portions)
-    # 23 cells in groups of 4, two groups a part: 8 + 8 + 7.
-    assert read_manifest(tmp_path / "portions").parts == tuple(
-        f"part-0000{i}.parquet" for i in range(3)
-    )
-    assert_same(read_cells(tmp_path / "portions", ["cell_type", "donor"]), whole)
-    write(tmp_path / "whole", whole)
-    for path in (tmp_path / "whole").iterdir():
-        assert path.read_bytes() == (tmp_path / "portions" / path.name).read_bytes()
+def test_parts_follow_each_other(tmp_path):
+    write(tmp_path / "cells", table(5), table(3, 5), table(1, 8))
+    assert_same(read_cells(tmp_path / "cells", ["cell_type", "donor"]), table(9))
 
 
-def test_regrouping_keeps_the_order():
-    groups = list(regrouped([table(2), table(0, 2), table(7, 2)], 4))
-    assert [len(group) for group in groups] == [4, 4, 1]
-    assert concatenated(groups).cell_ids == tuple(f"c{i}" for i in range(9))
-    assert sliced(groups[1], 1, 3).genes_of(0).tolist() == [0, 1, 2]  # cell 5 has 3 genes
+def test_groups_of_a_part_follow_each_other_and_empty_ones_leave_nothing(tmp_path):
+    groups = [table(2), sliced(table(), 0, 0), table(3, 2)]
+    path = tmp_path / "part-00000.parquet"
+    assert write_part(path, groups, source_file="a.h5ad", has_values=True) == 5
+    assert pq.ParquetFile(path).num_row_groups == 2
+    assert pq.read_table(path)["cell_id"].to_pylist() == [f"c{i}" for i in range(5)]
+    nothing = tmp_path / "part-00001.parquet"
+    assert write_part(nothing, groups[1:2], source_file="a.h5ad", has_values=True) == 0
+    assert not nothing.exists()
 
 
-def test_an_interrupted_write_leaves_nothing(tmp_path):
-    def portions():
-        yield table()
-        raise DataError("broken half-way")
-
-    with pytest.raises(DataError, match="half-way"):
-        write_cells(tmp_path / "cells", portions(), lambda: manifest(5), source_file="a.h5ad")
-    assert list(tmp_path.iterdir()) == []
+def test_cells_are_cut_and_joined(tmp_path):
+    whole = concatenated([table(2), table(4, 2)])
+    assert_same(whole, table(6))
+    assert sliced(whole, 4, 6).genes_of(1).tolist() == [0, 1, 2]  # cell 5 has 3 genes
 
 
-def test_a_failed_rewrite_keeps_the_earlier_output(tmp_path):
-    write(tmp_path / "cells", table())
-    with pytest.raises(DataError, match=r"at least one cell, got none from a\.h5ad"):
-        write(tmp_path / "cells")
-    assert len(read_cells(tmp_path / "cells")) == 5
-
-
-def test_an_earlier_output_is_replaced_as_a_whole(tmp_path):
-    write(tmp_path / "cells", table(5))
-    (tmp_path / "cells" / "part-00009.parquet").touch()
-    write(tmp_path / "cells", table(3))
-    assert len(read_cells(tmp_path / "cells")) == 3
-    assert not (tmp_path / "cells" / "part-00009.parquet").exists()
-
-
-def test_a_folder_of_something_else_is_not_touched(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(StageError, match=r"must be new, empty or hold manifest\.json"):
-        write(tmp_path, table())
-    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+def test_without_values_those_of_the_rank_model_stand_for_them(tmp_path):
+    write(tmp_path / "cells", table(), has_values=False)
+    schema = pq.read_schema(tmp_path / "cells" / "part-00000.parquet")
+    assert "values" not in schema.names
+    cells = read_cells(tmp_path / "cells")
+    np.testing.assert_array_equal(cells.genes, table().genes)
+    # intercept 6.151, slope -1.6408: 6.151 - 1.6408 log10(2) = 5.6571, and log10(3): 5.3681.
+    np.testing.assert_allclose(cells.values_of(2), [6.151, 5.6571, 5.3681], atol=1e-4)
 
 
 def test_an_unknown_column_names_the_nearest(tmp_path):
@@ -184,7 +176,7 @@ def test_a_damaged_part_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("schema_version", 0, "must have schema_version 1, got 0 .*convert the cells again"),
+        ("schema_version", 0, "must have schema_version 2, got 0 .*convert the cells again"),
         ("num_cells", 6, "must hold the 6 cells of the manifest, got 5"),
         ("symbols", ["CD3D", "NO"], r"genes must be in 0\.\.1, got others"),
         ("rank_model", {"form": "log_rank"}, "must be of cell shards, got .* at 'rank_model"),

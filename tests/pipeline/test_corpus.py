@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from c2s_rl.data.prompt_set import read_prompts
+from c2s_rl.data.values import Values
 from c2s_rl.errors import DataError, StageError
 from c2s_rl.pipeline import convert, corpus
 from c2s_rl.pipeline.corpus import CorpusConfig
@@ -30,7 +31,7 @@ def cells(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kang") / "cells"
     config = convert.ConvertConfig(
         path=str(data_dir / "kang" / "kang_ifnb_2000x13215.h5ad"),
-        values=convert.Values.LOG1P,
+        values=Values.LOG1P,
         obs=("cell_type", "condition"),
     )
     convert.run(config, folder)

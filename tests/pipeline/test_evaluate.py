@@ -13,6 +13,7 @@ from c2s_rl.cells.programs import load_program
 from c2s_rl.cells.sentence import parse_cell, write_sentence
 from c2s_rl.config import validate
 from c2s_rl.data.prompt_set import PromptSet, read_prompts
+from c2s_rl.data.values import Values
 from c2s_rl.errors import ConfigError, DataError, StageError
 from c2s_rl.evaluation.bootstrap import Interval
 from c2s_rl.evaluation.cell_metrics import Metric
@@ -312,7 +313,7 @@ def test_kang_baselines_are_those_measured_before(data_dir: Path, tmp_path: Path
     """
     config = convert.ConvertConfig(
         path=str(data_dir / "kang" / "kang_ifnb_2000x13215.h5ad"),
-        values=convert.Values.LOG1P,
+        values=Values.LOG1P,
         obs=("cell_type", "condition"),
     )
     convert.run(config, tmp_path / "cells")

@@ -10,6 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from c2s_rl.checkpoint import verify
 from c2s_rl.data.prompt_set import read_prompts
 from c2s_rl.data.shards import read_cells, read_manifest
+from c2s_rl.data.values import Values
 from c2s_rl.errors import DataError, StageError
 from c2s_rl.evaluation.real_cells import gather_real_cells
 from c2s_rl.models.cell_embedder import CellEmbedderConfig, load_cell_embedder
@@ -42,7 +43,7 @@ def cells(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kang") / "cells"
     config = convert.ConvertConfig(
         path=str(data_dir / "kang" / "kang_ifnb_2000x13215.h5ad"),
-        values=convert.Values.LOG1P,
+        values=Values.LOG1P,
         obs=("cell_type", "condition"),
     )
     convert.run(config, folder)

@@ -123,7 +123,7 @@ def test_a_file_of_cells_is_converted_first_and_its_copy_gets_the_results(prepar
     copy = ad.read_h5ad(tmp_path / "a" / "cells.h5ad")
     assert copy.obs["predicted_cell_type"].tolist()[:4] == [
         "B cell.",
-        "t  cell",
+        "t cell",
         "B cell.",
         "B cell.",
     ]

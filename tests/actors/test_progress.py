@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from actors.progress import AlignProgress
+from actors.progress import AlignProgress, CountProgress
 from c2s_rl.pipeline.align import StepReport
 
 FIGURES = {
@@ -29,3 +29,14 @@ def test_a_log_gets_some_lines_with_reward_kl_and_validity():
         "GRPO 40/40  reward 0.500  KL 0.0100  length 100  "
         "valid 85.0% (repeated 10.0%, unknown 5.0%)  1234 tokens/s"
     )
+
+
+def test_counted_work_is_told_in_few_lines():
+    stream = io.StringIO()
+    with CountProgress(Console(file=stream), "embed") as progress:
+        progress.update(0, 1000)
+        for done in range(1, 1001):
+            progress.update(done, 1000)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 21  # at the start and at every twentieth of the work
+    assert (lines[0], lines[-1]) == ("embed 0/1000", "embed 1000/1000")

@@ -29,6 +29,7 @@ from c2s_rl.data.cell_reader import CellReader
 from c2s_rl.data.cell_table import CellTable
 from c2s_rl.data.h5ad_copy import copy_with_obs
 from c2s_rl.data.parquet_parts import read_parts, write_part
+from c2s_rl.data.prompt_cells import cells_shown
 from c2s_rl.errors import ConfigError, DataError
 from c2s_rl.evaluation.votes import UNKNOWN, AnnotationScore, label_index, score_annotation, vote
 from c2s_rl.grpo.roles import RolloutRequest
@@ -73,6 +74,9 @@ class AnnotateConfig(FrozenConfig):
     where: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="Only cells with one of these labels, by obs column"
     )
+    side: Split | None = Field(
+        None, description="Only cells on this side of the corpus' held-out line: train or test"
+    )
     num_genes: int | None = Field(
         None, ge=1, description="Genes of a cell sentence; default: the corpus'"
     )
@@ -98,6 +102,8 @@ class AnnotateConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
+        if self.side is not None and (self.cells is not None or self.source is not None):
+            raise ValueError(f"side is known of the run's own cells only, got {self.side.value}")
         if self.cells is not None and self.source is not None:
             raise ValueError(f"cells must be given without source, got {self.cells} too")
         return self
@@ -122,6 +128,7 @@ def run(
     start_engines: StartEngines,
     *,
     prompt_seed: int,
+    corpus: Path | None = None,
     on_progress: OnProgress = lambda _done, _total: None,
     chunk_prompts: int = CHUNK_PROMPTS,
 ) -> AnnotationScore | None:
@@ -132,6 +139,7 @@ def run(
         folders: Inputs and output.
         start_engines: Called only if there is something left to ask.
         prompt_seed: Seed of the corpus, so that a cell's phrasing is the one it has there.
+        corpus: The run's corpus, which `side` is looked up in.
         on_progress: For progress bars.
         chunk_prompts: Cells of a part.
 
@@ -145,7 +153,7 @@ def run(
         StageError: If the output was begun from something else.
     """
     cells = folders.cells if config.source is None else _converted(config.source, folders.output)
-    asked = _Asked(config, cells, prompt_seed)
+    asked = _Asked(config, cells, prompt_seed, corpus)
     plan: dict[str, JsonValue] = {
         "config": config.model_dump(mode="json"),
         "policy_sha256": policy_sha256(folders.policy),
@@ -195,7 +203,9 @@ def _converted(source: ConvertConfig, output: Path) -> Path:
 class _Asked:
     """The cells that are asked about, and how."""
 
-    def __init__(self, config: AnnotateConfig, folder: Path, prompt_seed: int) -> None:
+    def __init__(
+        self, config: AnnotateConfig, folder: Path, prompt_seed: int, corpus: Path | None
+    ) -> None:
         if config.num_genes is None:
             raise ConfigError(
                 "annotate.num_genes must be given where the run has no corpus, got None"
@@ -204,6 +214,13 @@ class _Asked:
         self.cells = CellReader(folder)
         self.templates: TemplateSet = load_templates(TASK, config.templates)
         self.rows: IndexArray = matching_rows(self.cells, config.where)
+        if config.side is not None:
+            if corpus is None:
+                raise ConfigError(f"annotate.side needs a run with a corpus, got {config.side}")
+            on_side = self.cells.rows_with_ids(cells_shown(corpus, TASK, config.side))
+            self.rows = np.intersect1d(self.rows, on_side)
+            if not len(self.rows):
+                raise DataError(f"at least one cell must match, got none on side {config.side}")
         self.known_column = config.known_column
         self.label_names = self.cells.manifest.obs_columns
         if config.known_column is not None:

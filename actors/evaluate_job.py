@@ -16,6 +16,8 @@ from actors.run_files import (
     CORPUS,
     EVALUATION,
     REPORT,
+    TASK_EVALUATION,
+    TASK_REPORT,
     TEXT_EVALUATION,
     TEXT_REPORT,
     config_text,
@@ -53,7 +55,7 @@ def evaluate_cells(run: RunConfig, console: Console) -> None:
             embedder=own_embedder(run),
         ),
         groups_by_policy=groups,
-        run_info=_run_info(run, prompt_set),
+        run_info=run_info(run, prompt_set),
         output=run.folder,
     )
     show_evaluation(run)
@@ -73,13 +75,14 @@ def evaluate_answers(run: RunConfig, console: Console) -> None:
         prompt_set=prompt_set,
         groups_by_policy=groups,
         metrics=run.folder / ALIGN / METRICS if run.align else None,
-        run_info=_run_info(run, prompt_set),
+        run_info=run_info(run, prompt_set),
         output=run.folder,
     )
     show_text_evaluation(run)
 
 
-def _run_info(run: RunConfig, prompt_set: PromptSet) -> "RunInfo":
+def run_info(run: RunConfig, prompt_set: PromptSet) -> "RunInfo":
+    """What a report says about the run."""
     from c2s_rl.evaluation.report import RunInfo
 
     return RunInfo(
@@ -154,4 +157,19 @@ def show_text_evaluation(run: RunConfig) -> None:
     console.print(f"report: {run.folder / TEXT_REPORT}", soft_wrap=True)
 
 
-SHOWN = {"evaluate": show_evaluation, "evaluate_text": show_text_evaluation}
+def show_task_evaluation(run: RunConfig) -> None:
+    """Print the table of a finished evaluation by task, and where its report is."""
+    from c2s_rl.evaluation.task_result import TaskEvaluation
+    from c2s_rl.evaluation.task_table import task_table
+
+    text = (run.folder / TASK_EVALUATION).read_text(encoding="utf-8")
+    console = Console()
+    console.print(task_table(TaskEvaluation.model_validate_json(text)))
+    console.print(f"report: {run.folder / TASK_REPORT}", soft_wrap=True)
+
+
+SHOWN = {
+    "evaluate": show_evaluation,
+    "evaluate_tasks": show_task_evaluation,
+    "evaluate_text": show_text_evaluation,
+}

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -27,16 +28,20 @@ from actors.run_files import (
     EMBED,
     EMBEDDER,
     GENERATE,
+    PRETRAIN,
     REPORT,
     SFT,
+    TASK_REPORT,
     TEXT_REPORT,
     config_text,
     reward_material,
+    sft_start,
     start_policy,
 )
 from actors.stages import StageKey, StageLedger, resolved
 from c2s_rl.data.prompt_set import read_prompts
 from c2s_rl.errors import ConfigError, StageError
+from c2s_rl.pipeline.sft import SftConfig
 from c2s_rl.runlog import write_manifest
 from c2s_rl.types import Split
 
@@ -175,18 +180,30 @@ def _base_model(run: RunConfig, _console: Console) -> None:
     base_model.run(run.base_model, run.folder / CORPUS, run.folder / BASE)
 
 
+def _pretrain(run: RunConfig, console: Console) -> None:
+    assert run.pretrain is not None
+    _train(
+        run, run.pretrain, start=run.folder / BASE, output=run.folder / PRETRAIN, console=console
+    )
+
+
 def _sft(run: RunConfig, console: Console) -> None:
+    assert run.sft is not None
+    _train(run, run.sft, start=sft_start(run), output=run.folder / SFT, console=console)
+
+
+def _train(
+    run: RunConfig, config: SftConfig, *, start: Path, output: Path, console: Console
+) -> None:
     from actors.session import ray_session
     from actors.sft_job import SftFolders, run_sft
 
-    assert run.sft is not None
-    folders = SftFolders(run.folder / CORPUS, run.folder / BASE, run.folder / SFT)
-    workers = run.sft.workers
+    workers = config.workers
     with (
         ray_session(run.ray, num_cpus=workers.num_workers * workers.num_cpus),
-        SftProgress(console, run.sft) as progress,
+        SftProgress(console, config) as progress,
     ):
-        run_sft(run.sft, folders, on_metrics=progress.update)
+        run_sft(config, SftFolders(run.folder / CORPUS, start, output), on_metrics=progress.update)
 
 
 def _align(run: RunConfig, console: Console) -> None:
@@ -232,6 +249,12 @@ def _align(run: RunConfig, console: Console) -> None:
         )
 
 
+def _evaluate_tasks(run: RunConfig, console: Console) -> None:
+    from actors.evaluate_tasks_job import evaluate_task_answers
+
+    evaluate_task_answers(run, console)
+
+
 def _align_cpus(run: RunConfig) -> float:
     pools = (run.rollout, run.learner, *run.reward_pools)
     return sum(pool.num_workers * pool.num_cpus for pool in pools)
@@ -242,22 +265,29 @@ STAGES: dict[str, Stage] = {
     "corpus": Stage(("corpus",), ("convert",), CORPUS, _corpus),
     "train_embedder": Stage(("embedder",), ("convert", "corpus"), EMBEDDER, _train_embedder),
     "base_model": Stage(("base_model",), ("corpus",), BASE, _base_model),
-    "sft": Stage(("sft",), ("corpus", "base_model"), SFT, _sft),
+    "pretrain": Stage(("pretrain",), ("corpus", "base_model"), PRETRAIN, _pretrain),
+    "sft": Stage(("sft",), ("corpus", "base_model", "pretrain"), SFT, _sft),
     "align": Stage(
         ("align", "rewards", "composite", "rollout", "learner"),
-        ("corpus", "train_embedder", "base_model", "sft"),
+        ("corpus", "train_embedder", "base_model", "pretrain", "sft"),
         ALIGN,
         _align,
     ),
     "evaluate": Stage(
         ("evaluate",),
-        ("convert", "corpus", "train_embedder", "base_model", "sft", "align"),
+        ("convert", "corpus", "train_embedder", "base_model", "pretrain", "sft", "align"),
         REPORT,
         evaluate_cells,
     ),
+    "evaluate_tasks": Stage(
+        ("evaluate_tasks",),
+        ("corpus", "base_model", "pretrain", "sft", "align"),
+        TASK_REPORT,
+        _evaluate_tasks,
+    ),
     "evaluate_text": Stage(
         ("evaluate_text",),
-        ("corpus", "base_model", "sft", "align"),
+        ("corpus", "base_model", "pretrain", "sft", "align"),
         TEXT_REPORT,
         evaluate_answers,
     ),

@@ -80,10 +80,11 @@ class AlignProgress(_Bar):
 
 
 class SftProgress(_Bar):
-    """SFT: loss, learning rate and speed."""
+    """SFT or pretraining: loss, learning rate and speed."""
 
     def __init__(self, console: Console, config: SftConfig) -> None:
-        super().__init__(console, "SFT", config.num_steps)
+        label = {"sft": "SFT", "pretrain": "pretraining"}[config.stage]
+        super().__init__(console, label, config.num_steps)
 
     def update(self, figures: Mapping[str, float | None]) -> None:
         """Show one line of metrics.jsonl."""

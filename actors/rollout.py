@@ -194,14 +194,17 @@ class VLLMRolloutWorker(WeightReceiver):
 
     def _encode(self, request: RolloutRequest) -> tuple[int, ...]:
         ids = tuple(self._tokenizer.encode(request.record.prompt, add_special_tokens=False))
-        needed = len(ids) + self._sampling.max_tokens
-        if needed > self._max_model_len:
+        max_tokens = self._max_tokens(request)
+        if len(ids) + max_tokens > self._max_model_len:
             raise DataError(
                 f"prompt + sampling.max_tokens must be at most {self._max_model_len} tokens "
-                f"(the model's context), got {len(ids)} + {self._sampling.max_tokens} "
+                f"(the model's context), got {len(ids)} + {max_tokens} "
                 f"for prompt {request.record.prompt_id!r}"
             )
         return ids
+
+    def _max_tokens(self, request: RolloutRequest) -> int:
+        return request.max_tokens or self._sampling.max_tokens
 
     def _params(self, request: RolloutRequest) -> "SamplingParams":
         from vllm import SamplingParams
@@ -210,7 +213,7 @@ class VLLMRolloutWorker(WeightReceiver):
         return SamplingParams(
             n=request.num_samples or self._sampling.group_size,
             temperature=self._sampling.temperature,
-            max_tokens=self._sampling.max_tokens,
+            max_tokens=self._max_tokens(request),
             seed=request.seed,
             output_kind=RequestOutputKind.FINAL_ONLY,
             logprobs=0,  # 0 alternatives: the sampled token's own log-probability only

@@ -28,8 +28,10 @@ from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.corpus import CorpusConfig
 from c2s_rl.pipeline.embed_config import EmbedConfig, EmbedWorkersConfig
 from c2s_rl.pipeline.evaluate import EvaluateConfig
+from c2s_rl.pipeline.evaluate_tasks import EvaluateTasksConfig
 from c2s_rl.pipeline.evaluate_text import EvaluateTextConfig
 from c2s_rl.pipeline.generate_config import GenerateConfig
+from c2s_rl.pipeline.pretrain import PretrainConfig
 from c2s_rl.pipeline.sft import SftConfig
 from c2s_rl.pipeline.train_embedder import EmbedderConfig
 from c2s_rl.prompts.tasks import TASK_RULES
@@ -51,8 +53,10 @@ SEEDED = (
     "corpus",
     "embedder",
     "base_model",
+    "pretrain",
     "sft",
     "evaluate",
+    "evaluate_tasks",
     "evaluate_text",
     "embed",
     "annotate",
@@ -71,7 +75,8 @@ class RunConfig(FrozenConfig):
     embedder: EmbedderConfig | None = Field(
         None, description="A small scGPT trained on the run's own training cells"
     )
-    base_model: BaseModelConfig | None = Field(None, description="The model SFT starts from")
+    base_model: BaseModelConfig | None = Field(None, description="The model training starts from")
+    pretrain: PretrainConfig | None = Field(None, description="Pretraining on the corpus")
     sft: SftConfig | None = Field(None, description="Supervised fine-tuning")
     align: AlignConfig | None = Field(None, description="GRPO")
     rewards: tuple[RewardSpec, ...] = Field((), description="What GRPO optimises")
@@ -91,6 +96,9 @@ class RunConfig(FrozenConfig):
         default_factory=PlacementConfig, description="Which workers of GRPO share GPUs or cores"
     )
     evaluate: EvaluateConfig | None = Field(None, description="Metrics and report")
+    evaluate_tasks: EvaluateTasksConfig | None = Field(
+        None, description="Metrics and report of every task, from the untrained model on"
+    )
     evaluate_text: EvaluateTextConfig | None = Field(
         None, description="Metrics and report of text answers"
     )
@@ -196,7 +204,8 @@ class RunConfig(FrozenConfig):
     @property
     def policy_names(self) -> tuple[str, ...]:
         """Policies that are evaluated: what alignment starts from and, if there is one, its end."""
-        return ("SFT" if self.sft else "Base", *(["GRPO"] if self.align else []))
+        start = "SFT" if self.sft else "Pretrained" if self.pretrain else "Base"
+        return (start, *(["GRPO"] if self.align else []))
 
     @property
     def reward_pools(self) -> tuple[RewardPoolConfig, ...]:

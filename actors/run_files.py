@@ -14,9 +14,11 @@ from c2s_rl.evaluation.material import RewardMaterial
 from c2s_rl.types import Split
 
 CELLS, CORPUS, BASE, SFT, ALIGN = "cells", "corpus", "base", "sft", "align"
+PRETRAIN = "pretrain"
 EMBEDDER = "embedder"
 EMBED, ANNOTATE, GENERATE = "embed", "annotate", "generate"
 EVALUATION, REPORT = "evaluation.json", "report.html"
+TASK_EVALUATION, TASK_REPORT = "task_evaluation.json", "task_report.html"
 TEXT_EVALUATION, TEXT_REPORT = "text_evaluation.json", "text_report.html"
 
 
@@ -44,9 +46,14 @@ def reward_material(run: RunConfig) -> RewardMaterial:
     )
 
 
+def sft_start(run: RunConfig) -> Path:
+    """The model that SFT starts from: the pretrained one, or the base model where there is none."""
+    return run.folder / PRETRAIN / "policy" if run.pretrain else run.folder / BASE
+
+
 def start_policy(run: RunConfig) -> Path:
-    """The policy that alignment starts from: SFT's, or the base model where there is no SFT."""
-    return run.folder / SFT / "policy" if run.sft else run.folder / BASE
+    """The policy that alignment starts from: that of the last stage before it."""
+    return run.folder / SFT / "policy" if run.sft else sft_start(run)
 
 
 def evaluated_policies(run: RunConfig) -> Mapping[str, Path]:
@@ -57,10 +64,22 @@ def evaluated_policies(run: RunConfig) -> Mapping[str, Path]:
     return dict(zip(run.policy_names, (start_policy(run), aligned), strict=False))
 
 
+def trained_policies(run: RunConfig) -> Mapping[str, Path]:
+    """Every model of the run by name, the untrained one first."""
+    policies = {"Base": run.folder / BASE}
+    if run.pretrain:
+        policies["Pretrained"] = run.folder / PRETRAIN / "policy"
+    if run.sft:
+        policies["SFT"] = run.folder / SFT / "policy"
+    if run.align:
+        policies["GRPO"] = run.folder / ALIGN / "policy"
+    return policies
+
+
 def describe(run: RunConfig, prompt_set: PromptSet) -> str:
     """Say in one sentence what was trained on what."""
-    num_train = sum(record.split is Split.TRAIN for record in prompt_set.records)
-    parts = [f"{num_train} training prompts of {prompt_set.manifest.organism} cells"]
+    manifest = prompt_set.manifest
+    parts = [f"{manifest.num_prompts(Split.TRAIN)} training prompts of {manifest.organism} cells"]
     if run.align:
         config = run.align
         rewards = " + ".join(f"{spec.weight:g} x {spec.key}" for spec in run.rewards)

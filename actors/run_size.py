@@ -55,7 +55,7 @@ def estimate_size(run: RunConfig) -> RunSize | None:
         shared = POLICY_BYTES * size_gib
     checkpoints = sum(
         section.keep_checkpoints + 1  # the newest is written before the oldest is deleted
-        for section in (run.sft, run.align)
+        for section in (run.pretrain, run.sft, run.align)
         if section is not None
     )
     disk = (3 * POLICY_BYTES + checkpoints * CHECKPOINT_BYTES) * size_gib

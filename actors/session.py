@@ -54,7 +54,21 @@ def ray_session(config: RayConfig, *, num_cpus: float) -> Iterator[None]:
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise StageError(f"Ray must answer at {address!r}, got {error}") from error
+    _warn_if_too_small(num_cpus)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _warn_if_too_small(num_cpus: float) -> None:
+    """Say what a run would wait for, perhaps for ever: a cluster may grow, so it is no error."""
+    present = ray.cluster_resources().get("CPU", 0.0)
+    if present < num_cpus:
+        logger.warning(
+            "the run's workers reserve %g CPUs and the cluster has %g: they wait until it grows; "
+            "lower num_cpus of the workers (those of a synchronous run take turns), or start Ray "
+            "with a larger --num-cpus",
+            num_cpus,
+            present,
+        )

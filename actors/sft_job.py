@@ -1,4 +1,4 @@
-"""Supervised fine-tuning as a Ray Train worker group: one process a rank, gloo or NCCL between.
+"""The stages `pretrain` and `sft` as a Ray Train worker group: one process a rank, gloo or NCCL.
 
 The caller connects to Ray first (`actors.session.ray_session`). What a worker does is in
 `c2s_rl/pipeline/sft_train.py`. Left out: restarting dead workers by itself; the same command run
@@ -16,7 +16,16 @@ from contextlib import contextmanager
 from actors.engine_env import learner_env, num_cores
 from actors.follow_metrics import OnMetrics, followed
 from c2s_rl.errors import C2SError, StageError
-from c2s_rl.pipeline.sft import SftConfig, SftFolders, SftJob, SftWorkersConfig, is_done, plan
+from c2s_rl.pipeline.sft import (
+    SftConfig,
+    SftFolders,
+    SftJob,
+    SftWorkersConfig,
+    check_metric,
+    is_done,
+    plan,
+)
+from c2s_rl.pipeline.tokens import TokenInputs, write_token_shards
 from c2s_rl.runlog import METRICS
 
 __all__ = ["SftFolders", "run_sft"]
@@ -37,7 +46,7 @@ def run_sft(
     """Train in this process's Ray session until the policy is written; returns at once if it is.
 
     Args:
-        config: The stage's config.
+        config: The stage's config: SFT's or, as a `PretrainConfig`, pretraining's.
         folders: Inputs and output.
         on_metrics: Called in a thread with every new line of metrics.jsonl, for progress bars.
 
@@ -49,6 +58,13 @@ def run_sft(
     if is_done(job):
         logger.info("%s is already there", job.policy)
         return
+    write_token_shards(
+        TokenInputs(job.folders.corpus, job.folders.base_model),
+        config.data,
+        job.tokens,
+        seed=config.seed,
+    )
+    check_metric(job)
     with followed(job.folders.output / METRICS, on_metrics), _signals_kept():
         _fit(job)
 
@@ -76,7 +92,7 @@ def _fit(job: SftJob) -> None:
             resources_per_worker=_resources(workers),
         ),
         run_config=RunConfig(
-            name="sft",
+            name=job.config.stage,
             storage_path=str(storage),
             worker_runtime_env={"env_vars": _environment(workers)},
             logging_config=LoggingConfig(log_level="ERROR"),
@@ -131,7 +147,9 @@ def _root_cause(error: Exception) -> C2SError:
         if isinstance(inner, C2SError):
             return inner
     first = chain[0]
-    return StageError(f"SFT workers must end without an error, got {type(first).__name__}: {first}")
+    return StageError(
+        f"training workers must end without an error, got {type(first).__name__}: {first}"
+    )
 
 
 def _inner(error: BaseException) -> Iterator[BaseException]:

@@ -79,6 +79,19 @@ def place_folder(folder: Path, final: Path, known: Mapping[str, FileHash] | None
     _move_into_place(folder, final)
 
 
+def publish_folder(written: Path, final: Path) -> None:
+    """Put a folder that was written aside, perhaps over several runs, at `final` as a whole.
+
+    It is hashed, flushed and renamed as `atomic_folder` does it; a folder at `final` is replaced.
+
+    Args:
+        written: The finished folder, on the file system of `final`; gone afterwards.
+        final: Where it shall be.
+    """
+    (written / HASHES).unlink(missing_ok=True)  # of a run that was killed before the rename
+    place_folder(written, final)
+
+
 def require_replaceable(folder: Path) -> None:
     """Check that a stage may put its output at `folder`.
 

@@ -163,12 +163,16 @@ def _source_check(run: "RunConfig") -> Iterator[Check]:
 
 
 def _gpu_check(run: "RunConfig", machine: Machine) -> Check:
-    """SFT and alignment follow each other, so the larger of their needs counts."""
+    """Training stages and alignment follow each other, so the largest of their needs counts."""
     from actors.placement import reserved_gpus
 
     align = reserved_gpus(run.placement, run.rollout, run.learner)
-    sft = run.sft.workers.num_workers * run.sft.workers.num_gpus if run.sft else 0.0
-    needed = max(align if run.align else 0.0, sft)
+    trained = [
+        stage.workers.num_workers * stage.workers.num_gpus
+        for stage in (run.pretrain, run.sft)
+        if stage
+    ]
+    needed = max(align if run.align else 0.0, *trained, 0.0)
     found = len(machine.gpus)
     is_ok = found >= needed
     advice = "" if is_ok else "lower num_gpus or num_workers, or name a cluster in ray.address"

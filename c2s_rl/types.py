@@ -38,6 +38,7 @@ class Task(StrEnum):
     SAME_NEIGHBOURHOOD = "same_neighbourhood"
     SAME_NICHE = "same_niche"
     GENE_INTERACTION = "gene_interaction"
+    GENE_PARTNERS = "gene_partners"
     CLUSTER_CAPTIONING = "cluster_captioning"
     DATASET_INTERPRETATION = "dataset_interpretation"
 

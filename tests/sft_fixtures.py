@@ -1,6 +1,7 @@
 """A tiny corpus and tiny models with random weights, for the tests of supervised fine-tuning."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from transformers import (
 )
 
 from c2s_rl.data.prompt_set import PromptManifest, write_prompts
+from c2s_rl.data.token_config import SftDataConfig
 from c2s_rl.pipeline.sft import SftFolders
+from c2s_rl.pipeline.tokens import TokenInputs, write_token_shards
 from c2s_rl.types import PromptRecord, Split, Task
 
 SYMBOLS = tuple(f"G{i}" for i in range(40))
@@ -61,6 +64,19 @@ def records(number: int) -> list[PromptRecord]:
     return made
 
 
+def annotation_records(number: int) -> list[PromptRecord]:
+    """The same kinds of cells as `records` makes, as questions for their type."""
+    return [
+        record(
+            1000 + index,
+            f" {'BT'[index % 2]}:",
+            prompt=f"{made.target.strip()} A cell of type",
+            task=Task.CELL_TYPE_ANNOTATION,
+        )
+        for index, made in enumerate(records(number))
+    ]
+
+
 def tokenizer() -> PreTrainedTokenizerFast:
     words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -94,10 +110,9 @@ def model(architecture: str, attention: str, *, hidden: int = 32) -> PreTrainedM
     )
 
 
-def write_inputs(folder: Path, *, number: int, hidden: int = 64) -> SftFolders:
-    """Write a corpus of `number` prompts and a GPT-NeoX under `folder`."""
-    folders = SftFolders(folder / "corpus", folder / "base", folder / "sft")
-    folders.corpus.mkdir(parents=True)
+def write_corpus(folder: Path, samples: Sequence[PromptRecord]) -> Path:
+    """Write prompt shards of the samples; returns their folder."""
+    folder.mkdir(parents=True)
     manifest = PromptManifest(
         organism="Homo sapiens",
         num_genes=20,
@@ -111,7 +126,24 @@ def write_inputs(folder: Path, *, number: int, hidden: int = 64) -> SftFolders:
         symbols=SYMBOLS,
         original=SYMBOLS,
     )
-    write_prompts(folders.corpus, records(number), manifest)
+    write_prompts(folder, samples, manifest)
+    return folder
+
+
+def write_tokens(folder: Path, samples: Sequence[PromptRecord], config: SftDataConfig) -> Path:
+    """Write token shards of the samples under `folder`; returns their folder."""
+    inputs = TokenInputs(write_corpus(folder / "corpus", samples), folder / "words")
+    tokenizer().save_pretrained(inputs.base_model)
+    write_token_shards(inputs, config, folder / "tokens", seed=0)
+    return folder / "tokens"
+
+
+def write_inputs(
+    folder: Path, *, number: int, num_annotations: int = 0, hidden: int = 64
+) -> SftFolders:
+    """Write a corpus of so many prompts of two tasks and a GPT-NeoX under `folder`."""
+    folders = SftFolders(folder / "corpus", folder / "base", folder / "sft")
+    write_corpus(folders.corpus, [*records(number), *annotation_records(num_annotations)])
     model("gpt_neox", "sdpa", hidden=hidden).save_pretrained(folders.base_model)
     tokenizer().save_pretrained(folders.base_model)
     return folders

@@ -17,6 +17,7 @@ STAGES = [
     "convert",
     "corpus",
     "base-model",
+    "pretrain",
     "sft",
     "align",
     "evaluate",

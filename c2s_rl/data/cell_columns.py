@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from c2s_rl.config import FrozenConfig
+from c2s_rl.data.split_config import LabelColumns
 
 
 class CellColumns(FrozenConfig):
@@ -34,10 +35,16 @@ class CellColumns(FrozenConfig):
     )
 
     @property
+    def labels(self) -> LabelColumns:
+        """What makes a condition: cell type, perturbation and exposure."""
+        return LabelColumns(
+            self.cell_type_column, self.condition_column, self.exposure_column, self.control
+        )
+
+    @property
     def label_columns(self) -> tuple[str, ...]:
-        """Columns that make a condition: cell type, perturbation and exposure."""
-        named = (self.cell_type_column, self.condition_column, self.exposure_column)
-        return tuple(column for column in named if column is not None)
+        """Columns that make a condition."""
+        return self.labels.names
 
     @model_validator(mode="after")
     def _check_columns(self) -> Self:

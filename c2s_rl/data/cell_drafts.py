@@ -6,13 +6,14 @@ Left out: samples of several cells (`sample_drafts.py`).
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
 from c2s_rl.cells.rank import stable_hash
 from c2s_rl.cells.vocabulary import shown
 from c2s_rl.data.corpus_config import CorpusConfig
-from c2s_rl.data.drafts import Draft, Drafted, Material
+from c2s_rl.data.drafts import NO_WORDS, Draft, Drafted, Material
 from c2s_rl.data.labels import LabelledCell
 from c2s_rl.types import Split, Task
 
@@ -36,7 +37,7 @@ def draft_cells(material: Material, task: Task, config: CorpusConfig) -> Drafted
             cell,
             task,
             answers=(cell,),
-            words={"cell_type": cell.cell_type} if is_conditional else {},
+            words=_cell_words(cell) if is_conditional else NO_WORDS,
         )
         for cell in kept
     ]
@@ -63,7 +64,7 @@ def draft_responses(material: Material, task: Task, config: CorpusConfig) -> Dra
             draw=draw,
             shown=(control,),
             answers=(cell,),
-            words={"cell_type": cell.cell_type, "perturbation": cell.treatment},
+            words=_cell_words(cell),
         )
         for cell, control, draw in pairs
     ]
@@ -108,6 +109,16 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def _cell_words(cell: LabelledCell) -> Mapping[str, str]:
+    return _words(cell.cell_type, cell.treatment)
+
+
+@cache
+def _words(cell_type: str, treatment: str) -> Mapping[str, str]:
+    """Make the words once for all cells of a condition."""
+    return {"cell_type": cell_type, "perturbation": treatment}
+
+
 def _draft(
     cell: LabelledCell,
     task: Task,
@@ -116,7 +127,7 @@ def _draft(
     shown: tuple[LabelledCell, ...] = (),
     answers: tuple[LabelledCell, ...] = (),
     answer: str = "",
-    words: Mapping[str, str] | None = None,
+    words: Mapping[str, str] = NO_WORDS,
 ) -> Draft:
     return Draft(
         prompt_id=f"{task}/{cell.cell_id}/{draw}",
@@ -126,7 +137,7 @@ def _draft(
         shown=shown,
         answers=answers,
         answer=answer,
-        words=words or {},
+        words=words,
         parts=cell.parts,
     )
 

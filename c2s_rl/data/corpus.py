@@ -20,12 +20,13 @@ from c2s_rl.data.corpus_config import CorpusConfig, TargetForm
 from c2s_rl.data.drafters import DRAFTERS
 from c2s_rl.data.drafts import Draft, Material, limit_drafts
 from c2s_rl.data.labels import LabelledCell, label_cells
+from c2s_rl.data.leaks import check_leaks
 from c2s_rl.data.prompt_set import ConditionCount
 from c2s_rl.data.pseudobulk import MeanProfiles, rank_means
 from c2s_rl.data.record_writer import PSEUDOBULK_TASKS, RecordWriter, population
-from c2s_rl.data.splits import check_leaks
 from c2s_rl.data.tiers import ConditionParts, name_tiers
-from c2s_rl.data.token_budget import TokenCosts
+from c2s_rl.data.token_budget import TokenCounter, token_costs
+from c2s_rl.data.wording import TemplateWording, Wording
 from c2s_rl.errors import ConfigError, DataError
 from c2s_rl.prompts.render import TemplateSet
 from c2s_rl.types import IntArray, PromptRecord, Split, Task
@@ -95,9 +96,7 @@ def plan_corpus(source: CellSource, config: CorpusConfig) -> CorpusPlan:
     labels = source.labels
     labelled = label_cells(labels, config)
     cells = tuple(sorted(labelled.cells, key=lambda cell: cell.cell_id))
-    dropped: dict[Task | None, Counter[str]] = {
-        None: Counter({"no_label": len(labels.cell_ids) - len(cells)})
-    }
+    dropped: dict[Task | None, Counter[str]] = {None: Counter(labelled.dropped)}
     material = Material(cells, labels.obs, source.vocabulary)
     drafts: list[Draft] = []
     for task in config.tasks:
@@ -112,11 +111,7 @@ def plan_corpus(source: CellSource, config: CorpusConfig) -> CorpusPlan:
     kept, num_over_limit = limit_drafts(drafts, config.limits, seed=config.seed)
     dropped[None]["over_limit"] += num_over_limit
     require_sides(((d.task, d.split) for d in kept), config, dropped)
-    check_leaks(
-        kept,
-        held_out_cells=labelled.held_out_cells,
-        held_out_conditions=labelled.held_out_conditions,
-    )
+    check_leaks(kept, labelled.held_out)
     return CorpusPlan(tuple(kept), cells, _tiers(kept, labelled.tier_names), dropped)
 
 
@@ -124,8 +119,8 @@ def iter_records(
     plan: CorpusPlan,
     source: CellSource,
     config: CorpusConfig,
-    templates: Mapping[Task, TemplateSet],
-    costs: TokenCosts | None,
+    wording: Wording,
+    counter: TokenCounter | None,
     tally: Tally,
 ) -> Iterator[PromptRecord]:
     """Write the prompts of a plan, in its order, and count them.
@@ -134,18 +129,18 @@ def iter_records(
         plan: What to write.
         source: Where genes are read from.
         config: As the plan was made with.
-        templates: Phrasings of every task of `config`.
-        costs: Tokens of genes and texts; None without a token budget.
+        wording: Writes the texts of every task of `config`.
+        counter: Counts tokens; needed for a token budget that names a tokenizer.
         tally: Counts, complete when the last record is taken.
     """
+    budget = config.token_budget
     writer = RecordWriter(
         config=config,
-        templates=templates,
+        wording=wording,
         vocabulary=source.vocabulary,
-        organism=source.organism,
         pseudobulks=_pseudobulks(plan, source, config),
         tiers=plan.tiers,
-        costs=costs,
+        costs=None if budget is None else token_costs(budget, source.vocabulary, counter),
     )
     num_done = 0
     for block in _blocks(plan.drafts):
@@ -173,16 +168,17 @@ def build_corpus(
     source: CellSource,
     config: CorpusConfig,
     templates: Mapping[Task, TemplateSet],
-    costs: TokenCosts | None = None,
+    counter: TokenCounter | None = None,
 ) -> Corpus:
-    """Make all prompts of a corpus, in memory.
+    """Make all prompts of a corpus, in memory, from templates of every task of `config`.
 
     Raises:
         MissingFileError: As `plan_corpus`.
         DataError: As `plan_corpus`, or if a task loses its prompts to the token budget.
     """
     plan, tally = plan_corpus(source, config), Tally()
-    records = tuple(iter_records(plan, source, config, templates, costs, tally))
+    wording = TemplateWording(templates, source.organism, config.seed)
+    records = tuple(iter_records(plan, source, config, wording, counter, tally))
     return Corpus(
         records=records,
         counts=count_conditions(plan, tally),

@@ -21,10 +21,11 @@ from c2s_rl.data.corpus_sections import (
     TaskSections,
     TokenBudget,
 )
-from c2s_rl.data.splits import SplitConfig
+from c2s_rl.data.downstream_sections import check_spatial
+from c2s_rl.data.split_config import SplitConfig, check_rules
 from c2s_rl.types import PRETRAINING_TASKS, Task
 
-__all__ = ["CorpusConfig", "PromptLimits", "QaConfig", "TargetForm"]
+__all__ = ["CorpusConfig", "PromptLimits", "PromptStyle", "QaConfig", "TargetForm"]
 
 PRETRAINING = "pretraining"
 
@@ -45,6 +46,15 @@ class PromptLimits(FrozenConfig):
 
     train: int | None = Field(None, ge=1, description="Per condition, training side; null: all.")
     test: int | None = Field(None, ge=1, description="Per condition, test side; null: all.")
+
+
+class PromptStyle(StrEnum):
+    """Whose words prompts are written in."""
+
+    C2S_RL = "c2s_rl"
+    """This project's templates, or the user's own."""
+    CELL2SENTENCE = "cell2sentence"
+    """The installed cell2sentence package's, for models that were trained with it."""
 
 
 class CorpusConfig(CellColumns, TaskSections):
@@ -78,15 +88,16 @@ class CorpusConfig(CellColumns, TaskSections):
     templates: dict[Task, Path] = Field(
         default_factory=dict, description="Own template file per task, instead of the shipped one."
     )
+    style: PromptStyle = Field(
+        PromptStyle.C2S_RL, description="Words of the prompts: c2s_rl or cell2sentence."
+    )
     seed: int = Field(0, ge=0, description="Seeds the split, the pairing, wording and order.")
 
     @property
     def obs_columns(self) -> tuple[str, ...]:
         """All obs columns that the corpus reads, each once."""
-        tiers = (column for tier in self.split.tiers for column in tier.where)
-        split = (*self.split.holdout, *tiers, self.split.group_column)
         cells = (*self.label_columns, self.donor_column, *self.control_match)
-        named = (*cells, *self.section_columns, *split)
+        named = (*cells, *self.section_columns, *self.split.columns)
         return tuple(dict.fromkeys(c for c in named if c is not None))
 
     @field_validator("tasks", mode="before")
@@ -112,6 +123,11 @@ class CorpusConfig(CellColumns, TaskSections):
         unused = [task for task in self.templates if task not in self.tasks]
         if unused:
             raise ValueError(f"templates must be for one of the tasks, got {unused[0]}")
+        if self.templates and self.style is not PromptStyle.C2S_RL:
+            raise ValueError(
+                f"templates of one's own need style c2s_rl, got {self.style} with a file for "
+                f"{next(iter(self.templates))}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -141,33 +157,8 @@ class CorpusConfig(CellColumns, TaskSections):
         return self
 
     @model_validator(mode="after")
-    def _check_tiers(self) -> Self:
-        for tier in self.split.tiers:
-            other = [column for column in tier.where if column not in self.label_columns]
-            if other:
-                raise ValueError(
-                    f"a tier must be made of {', '.join(self.label_columns)}, got {other[0]!r}; "
-                    "use split.holdout for donors and other columns"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _check_holdout(self) -> Self:
-        column = self.condition_column
-        rules = (self.split.holdout, *(tier.where for tier in self.split.tiers))
-        held_out = [value for rule in rules for value in rule.get(column or "", ())]
-        if not held_out:
-            return self
-        if self.control in held_out:
-            raise ValueError(
-                f"held-out values of {self.condition_column} must be perturbations, "
-                f"got the control {self.control!r}"
-            )
-        if not self.split.test_fraction:
-            # A held-out perturbation has no control cells of its own, and those of the training
-            # side must not be shown in test prompts.
-            raise ValueError(
-                f"holding out values of {self.condition_column} needs test_fraction > 0, so that "
-                "the test side has control cells, got 0"
-            )
+    def _check_split(self) -> Self:
+        check_rules(self.split, self.labels)
+        if self.spatial is not None:
+            check_spatial(self.spatial, self.tasks, self.split)
         return self

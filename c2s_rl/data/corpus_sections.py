@@ -13,7 +13,15 @@ from typing import Annotated, Protocol, Self
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
 from c2s_rl.config import FrozenConfig
-from c2s_rl.data.splits import SplitConfig
+from c2s_rl.data.downstream_sections import (
+    INTERACTION_TASKS,
+    SPATIAL_TASKS,
+    CaptionConfig,
+    GeneInteractionConfig,
+    InterpretationConfig,
+    SpatialConfig,
+)
+from c2s_rl.data.split_config import SplitConfig
 from c2s_rl.types import Task
 
 SAMPLE_TASKS = (
@@ -31,8 +39,12 @@ ABSTRACT_TASKS = (Task.ABSTRACT_SAMPLE_GENERATION, Task.NATURAL_LANGUAGE_INTERPR
 SECTION_TASKS: Mapping[str, tuple[Task, ...]] = MappingProxyType(
     {
         "qa": (Task.QUESTION_ANSWERING,),
-        "multi_cell": SAMPLE_TASKS,
+        "multi_cell": (*SAMPLE_TASKS, Task.DATASET_INTERPRETATION),
         "gene_sets": (Task.GENE_SET_ENUMERATION, Task.GENE_SET_NAMING),
+        "spatial": SPATIAL_TASKS,
+        "gene_interactions": INTERACTION_TASKS,
+        "captions": (Task.CLUSTER_CAPTIONING,),
+        "interpretations": (Task.DATASET_INTERPRETATION,),
     }
 )
 """Section of the config to the tasks that it is for."""
@@ -61,6 +73,22 @@ class QaConfig(FrozenConfig):
         description="Which questions are held out, by columns of the file (study, question, ...); "
         "without a rule those with named cells follow their cells, and the others train.",
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        rules = self.split
+        cell_rules = {
+            "tiers": bool(rules.tiers),
+            "per_perturbation": rules.per_perturbation is not None,
+            "spatial_blocks": rules.spatial_blocks is not None,
+            "control_fraction": rules.control_fraction is not None,
+        }
+        for name, is_given in cell_rules.items():
+            if is_given:
+                raise ValueError(
+                    f"questions must be divided by holdout or test_fraction, got qa.split.{name}"
+                )
+        return self
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -208,11 +236,27 @@ class TaskSections(FrozenConfig):
     qa: QaConfig | None = Field(None, description="Questions; for question_answering.")
     multi_cell: MultiCellConfig | None = Field(None, description="Samples of several cells.")
     gene_sets: GeneSetConfig | None = Field(None, description="Gene sets.")
+    spatial: SpatialConfig | None = Field(None, description="Cells of tissue with coordinates.")
+    gene_interactions: GeneInteractionConfig | None = Field(
+        None, description="Pairs of genes that interact."
+    )
+    captions: CaptionConfig | None = Field(None, description="Texts about clusters of cells.")
+    interpretations: InterpretationConfig | None = Field(
+        None, description="Summaries of studies; beside multi_cell."
+    )
 
     @property
     def sections(self) -> dict[str, Section | None]:
         """Every section by its key; None where it is not given."""
-        return {"qa": self.qa, "multi_cell": self.multi_cell, "gene_sets": self.gene_sets}
+        return {
+            "qa": self.qa,
+            "multi_cell": self.multi_cell,
+            "gene_sets": self.gene_sets,
+            "spatial": self.spatial,
+            "gene_interactions": self.gene_interactions,
+            "captions": self.captions,
+            "interpretations": self.interpretations,
+        }
 
     @property
     def section_columns(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ targets (`record_writer.py`) and the line between training and test (`splits.py`
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from c2s_rl.cells.rank import stable_hash
 from c2s_rl.cells.vocabulary import Vocabulary
@@ -17,6 +18,10 @@ from c2s_rl.data.corpus_config import PromptLimits
 from c2s_rl.data.labels import LabelledCell
 from c2s_rl.data.tiers import ConditionParts
 from c2s_rl.types import Split, Task
+
+# One object for all drafts that have none: there may be many millions.
+NO_WORDS: Mapping[str, str] = MappingProxyType({})
+NO_LINES: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,9 +45,9 @@ class Draft:
     """Cells that are the answer, in order."""
     sentences: tuple[str, ...] = ()
     """Cells shown that are in no shard, as sentences; instead of `shown`."""
-    words: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=lambda: NO_WORDS)
     """Placeholder to its text; 'num_genes' too where it is not the length of sentences."""
-    lines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    lines: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: NO_LINES)
     """Placeholder to a text per cell, to be written in numbered lines."""
     answer: str = ""
     """Text of the answer."""

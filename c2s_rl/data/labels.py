@@ -5,15 +5,19 @@ Left out: what is made of the cells (`drafts.py`) and how the line is drawn (`sp
 Shape suffix: C cells.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
+from c2s_rl.cells.rank import IndexArray
 from c2s_rl.data.cell_source import CellLabels
 from c2s_rl.data.cell_table import TextArray
 from c2s_rl.data.corpus_config import CorpusConfig
-from c2s_rl.data.splits import CellSplit, matches, matches_all, require_value, split_cells
+from c2s_rl.data.leaks import HeldOut
+from c2s_rl.data.splits import CellSplit, require_value, split_cells
 from c2s_rl.data.tiers import ConditionParts
 from c2s_rl.errors import DataError
 from c2s_rl.types import Split
@@ -48,9 +52,7 @@ class LabelledCell:
 
         A cell type alone where there are no perturbations.
         """
-        return " | ".join(
-            part for part in (self.cell_type, self.perturbation, self.exposure) if part
-        )
+        return self.parts.name
 
     @property
     def treatment(self) -> str:
@@ -60,7 +62,14 @@ class LabelledCell:
     @property
     def parts(self) -> ConditionParts:
         """Its condition, taken apart."""
-        return ConditionParts(self.cell_type, self.perturbation, self.exposure, self.condition)
+        return _condition_parts(self.cell_type, self.perturbation, self.exposure)
+
+
+@cache
+def _condition_parts(cell_type: str, perturbation: str, exposure: str) -> ConditionParts:
+    """Make the parts once for all cells of a condition: there are few of those, and many cells."""
+    name = " | ".join(part for part in (cell_type, perturbation, exposure) if part)
+    return ConditionParts(cell_type, perturbation, exposure, name)
 
 
 @dataclass(frozen=True)
@@ -69,12 +78,12 @@ class LabelledCells:
 
     cells: tuple[LabelledCell, ...]
     """Cells that have every label, in the order of the table."""
-    held_out_cells: frozenset[str]
-    """Ids of cells with a held-out value."""
-    held_out_conditions: frozenset[str]
-    """Conditions held out as a whole: by cell type, perturbation or tier, not by a donor."""
+    held_out: HeldOut
+    """What the leak check keeps from training."""
     tier_names: Mapping[str, str]
     """Condition to the name of its tier, where the config gives one; the first that holds it."""
+    dropped: Counter[str]
+    """Cells left out: 'no_label', 'in_buffer' (of a tested spatial block)."""
 
 
 def label_cells(table: CellLabels, config: CorpusConfig) -> LabelledCells:
@@ -90,8 +99,34 @@ def label_cells(table: CellLabels, config: CorpusConfig) -> LabelledCells:
     Raises:
         DataError: If no cell has all labels, or a control or held-out value does not occur.
     """
+    rows = _labelled_rows(table, config)
+    obs = {column: table.obs[column][rows] for column in config.obs_columns}
+    if config.condition_column is not None and config.control is not None:
+        what = f"the control value of {config.condition_column}"
+        require_value(obs[config.condition_column], config.control, what)
+    ids = [table.cell_ids[row] for row in rows]
+    split = split_cells(ids, obs, config.split, seed=config.seed, labels=config.labels)
+    cells = _label(rows.tolist(), ids, obs, config, split)
+    tier_names: dict[str, str] = {}
+    for tier in split.tiers:
+        for i in np.flatnonzero(tier.is_in_C):
+            if tier.name is not None:
+                tier_names.setdefault(cells[i].condition, tier.name)
+    kept = np.flatnonzero(~split.is_left_out_C).tolist()
+    return LabelledCells(
+        cells=tuple(cells[i] for i in kept),
+        held_out=_held_out(cells, split),
+        tier_names=tier_names,
+        dropped=Counter(no_label=len(table.cell_ids) - len(rows), in_buffer=len(rows) - len(kept)),
+    )
+
+
+def _labelled_rows(table: CellLabels, config: CorpusConfig) -> IndexArray:
+    """Return the rows of the cells that have every label."""
+    lines = config.split.per_perturbation
     named = (config.cell_type_column, config.condition_column, config.donor_column)
-    needed = [c for c in (*named, config.split.group_column) if c is not None]
+    grouping = (config.split.group_column, None if lines is None else lines.column)
+    needed = [column for column in (*named, *grouping) if column is not None]
     has_all_C = np.logical_and.reduce([table.obs[column] != "" for column in needed])
     if config.exposure_column is not None and config.condition_column is not None:
         is_untreated_C = table.obs[config.condition_column] == config.control
@@ -99,30 +134,18 @@ def label_cells(table: CellLabels, config: CorpusConfig) -> LabelledCells:
     rows = np.flatnonzero(has_all_C)
     if not len(rows):
         raise DataError(f"cells must have labels, got none with all of {needed}")
-    obs = {column: table.obs[column][rows] for column in config.obs_columns}
-    if config.condition_column is not None and config.control is not None:
-        what = f"the control value of {config.condition_column}"
-        require_value(obs[config.condition_column], config.control, what)
-    ids = [table.cell_ids[row] for row in rows]
-    split = split_cells(ids, obs, config.split, seed=config.seed)
-    cells = _label(rows.tolist(), ids, obs, config, split)
-    rules = {c: values for c, values in config.split.holdout.items() if c in config.label_columns}
-    is_held_out_condition = matches(obs, rules)
-    tier_names: dict[str, str] = {}
-    for tier in config.split.tiers:
-        is_in_tier = matches_all(obs, tier.where)
-        is_held_out_condition |= is_in_tier
-        for i in np.flatnonzero(is_in_tier):
-            if tier.name is not None:
-                tier_names.setdefault(cells[i].condition, tier.name)
-    return LabelledCells(
-        cells=cells,
-        held_out_cells=frozenset(ids[i] for i in np.flatnonzero(split.is_held_out_C)),
-        held_out_conditions=frozenset(
-            cells[i].condition for i in np.flatnonzero(is_held_out_condition)
-        ),
-        tier_names=tier_names,
-    )
+    return rows
+
+
+def _held_out(cells: Sequence[LabelledCell], split: CellSplit) -> HeldOut:
+    conditions = {cells[i].condition for i in np.flatnonzero(split.is_condition_held_out_C)}
+    groups = {
+        cell.cell_id: names
+        for cell, *of_cell in zip(cells, *(group.tolist() for group in split.groups), strict=True)
+        if (names := tuple(name for name in of_cell if name))
+    }
+    held_out = (cells[i].cell_id for i in np.flatnonzero(split.is_held_out_C))
+    return HeldOut(frozenset(held_out), frozenset(conditions), groups)
 
 
 def _label(
@@ -132,7 +155,8 @@ def _label(
     config: CorpusConfig,
     split: CellSplit,
 ) -> tuple[LabelledCell, ...]:
-    labels = {column: _shared(values) for column, values in obs.items()}
+    named = (*config.label_columns, config.donor_column, *config.control_match)
+    labels = {column: _shared(obs[column]) for column in named if column is not None}
     blank = [""] * len(rows)
     perturbations = labels.get(config.condition_column or "", blank)
     exposures = labels.get(config.exposure_column or "", blank)

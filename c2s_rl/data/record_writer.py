@@ -5,7 +5,7 @@ Left out: which cells make a prompt (`drafts.py`) and where genes come from (`ce
 Shape suffix: K expressed genes of one cell.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,8 @@ from c2s_rl.data.corpus_config import CorpusConfig, TargetForm
 from c2s_rl.data.drafts import Draft
 from c2s_rl.data.labels import LabelledCell
 from c2s_rl.data.token_budget import SampleSize, TokenCosts, fit_sample
-from c2s_rl.prompts.render import TemplateSet, render_target
-from c2s_rl.prompts.tasks import TASK_RULES, PromptFacts, numbered
+from c2s_rl.data.wording import Sentences, Texts, Wording
+from c2s_rl.prompts.tasks import TASK_RULES
 from c2s_rl.types import IntArray, PromptRecord, Split, Task
 
 NO_GENES: IntArray = np.zeros(0, dtype=np.int32)
@@ -46,13 +46,11 @@ class RecordWriter:
     """Writes the prompts of one corpus."""
 
     config: CorpusConfig
-    """Lengths, targets and seed."""
-    templates: Mapping[Task, TemplateSet]
-    """Phrasings of every task."""
+    """Lengths and targets."""
+    wording: Wording
+    """Writes the texts."""
     vocabulary: Vocabulary
     """Symbols of the genes."""
-    organism: str
-    """Species, as prompts write it."""
     pseudobulks: Mapping[str, IntArray]
     """Population to [K] the ranking of its mean; empty unless a target is one."""
     tiers: Mapping[str, str]
@@ -89,11 +87,12 @@ class RecordWriter:
         form = self.config.reward_target
         rewarded = self._answer_genes(draft, genes, form)
         is_cell = TASK_RULES[draft.task].is_cell_sentence
+        texts = self._texts(draft, genes, num_genes)
         tier = self.tiers.get(draft.condition, "") if draft.parts is not None else ""
         return PromptRecord(
             prompt_id=draft.prompt_id,
-            prompt=self._prompt(draft, self._sentences(draft, genes, num_genes), num_genes),
-            target=self._target(draft, genes, num_genes),
+            prompt=texts.prompt,
+            target=texts.target,
             task=draft.task,
             condition=draft.condition,
             context_id=draft.context_id,
@@ -107,34 +106,11 @@ class RecordWriter:
             target_ids=draft.target_ids,
         )
 
-    def _prompt(self, draft: Draft, sentences: tuple[str, ...], num_genes: int) -> str:
-        facts = PromptFacts(
-            num_genes=num_genes,
-            organism=self.organism,
-            sentences=sentences,
-            num_cells=draft.num_cells,
-            words={
-                **draft.words,
-                **{name: numbered(texts) for name, texts in draft.lines.items()},
-            },
-        )
-        return self.templates[draft.task].render(
-            facts, prompt_id=draft.prompt_id, seed=self.config.seed
-        )
-
-    def _target(self, draft: Draft, genes: Genes, num_genes: int) -> str:
-        answers = self._answer_genes(draft, genes, self.config.target)
-        return self._answer(draft, [self._sentence(one, num_genes) for one in answers])
-
-    def _answer(self, draft: Draft, sentences: Sequence[str]) -> str:
-        if sentences:
-            is_one = TASK_RULES[draft.task].is_cell_sentence
-            return render_target(sentences[0] if is_one else numbered(sentences))
-        return render_target(numbered(draft.answer_lines) if draft.answer_lines else draft.answer)
-
-    def _sentences(self, draft: Draft, genes: Genes, num_genes: int) -> tuple[str, ...]:
+    def _texts(self, draft: Draft, genes: Genes, num_genes: int) -> Texts:
         shown = tuple(self._sentence(genes[cell.row], num_genes) for cell in draft.shown)
-        return draft.sentences or shown
+        answers = self._answer_genes(draft, genes, self.config.target)
+        asked = tuple(self._sentence(one, num_genes) for one in answers)
+        return self.wording.write(draft, Sentences(draft.sentences or shown, asked, num_genes))
 
     def _sentence(self, genes_K: IntArray, num_genes: int) -> str:
         return write_sentence(genes_K, self.vocabulary, num_genes)
@@ -146,7 +122,7 @@ class RecordWriter:
 
     def _fit(self, draft: Draft, genes: Genes) -> SampleSize | None:
         budget, costs = self.config.token_budget, self.costs
-        if budget is None or costs is None:
+        if budget is None or costs is None:  # both or neither
             return SampleSize(draft.num_cells, self.config.num_genes)
         shown = [[genes[cell.row]] for cell in draft.shown]
         asked = [[one] for one in self._answer_genes(draft, genes, self.config.target)]
@@ -157,10 +133,13 @@ class RecordWriter:
 
         def text_tokens(num_cells: int) -> int:
             part = draft.first_cells(num_cells) if draft.is_sample else draft
-            blank = draft.sentences or ("",) * len(part.shown)
-            prompt = self._prompt(part, blank, self.config.num_genes)
-            target = self._answer(part, [""] * len(part.answers))
-            return costs.count_text(prompt) + costs.count_text(target) + 1
+            blank = Sentences(
+                draft.sentences or ("",) * len(part.shown),
+                ("",) * len(part.answers),
+                self.config.num_genes,
+            )
+            texts = self.wording.write(part, blank)
+            return costs.count_text(texts.prompt) + costs.count_text(texts.target) + 1
 
         size = fit_sample(
             cells,

@@ -68,7 +68,7 @@ def draft_samples(material: Material, task: Task, config: CorpusConfig) -> Draft
     if settings is None:
         raise ConfigError(f"{task} needs section multi_cell, got None")
     dropped: Counter[str] = Counter()
-    groups = _groups(material, task, config, settings, dropped)
+    groups = group_cells(material, task, config, settings, dropped)
     drafts: list[Draft] = []
     least, most = settings.cells_per_sample
     for group, cells in sorted(groups.items()):
@@ -84,7 +84,7 @@ def draft_samples(material: Material, task: Task, config: CorpusConfig) -> Draft
     return Drafted(drafts, dropped)
 
 
-def _groups(
+def group_cells(
     material: Material,
     task: Task,
     config: CorpusConfig,

@@ -1,79 +1,44 @@
-"""The held-out line: which cells belong to the test side, and the proof that nothing crosses it.
+"""The held-out line: which cells belong to the test side.
 
 The line is drawn once, through cells; a prompt stands on the side of all its cells. SFT, rewards
-and evaluation share it. Rules add up: a cell that matches any held-out value, or all columns of any
-tier (cell type A under perturbation B), is held out. Left out: what tiers are called (`tiers.py`).
+and evaluation share it. Rules add up: a cell that matches any held-out value, all columns of any
+tier (cell type A under perturbation B), or a drawn line of its perturbation is held out; blocks and
+groups are drawn among the others. Left out: the proof that nothing crosses (`leaks.py`), what tiers
+are called (`tiers.py`) and how they are drawn (`tier_draws.py`, `spatial_blocks.py`).
 
 Shape suffix: C cells.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
 
 from c2s_rl.cells.rank import stable_hash
 from c2s_rl.cells.vocabulary import shown
-from c2s_rl.config import FrozenConfig
+from c2s_rl.data.spatial_blocks import split_blocks
+from c2s_rl.data.split_config import LabelColumns, SplitConfig, TierDraw
+from c2s_rl.data.tier_draws import draw_tiers
+from c2s_rl.data.tiers import ConditionParts
 from c2s_rl.errors import DataError
-from c2s_rl.types import Split
 
 BoolArray = npt.NDArray[np.bool_]
+TextArray = npt.NDArray[np.str_]
+
+log = logging.getLogger(__name__)
 
 
-class TierConfig(FrozenConfig):
-    """Conditions to hold out together; entries of one name are one tier."""
+@dataclass(frozen=True, eq=False)
+class HeldOutTier:
+    """One tier of the config, found in the cells."""
 
-    name: str | None = Field(
-        None,
-        min_length=1,
-        description="What tables call it; null: named after what training lacks of it.",
-    )
-    where: dict[str, tuple[str, ...]] = Field(
-        min_length=1,
-        description="obs column -> values; a cell is held out when all columns have one of theirs.",
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        empty = [column for column, values in self.where.items() if not values]
-        if empty:
-            raise ValueError(f"a column of a tier must name values, got none for {empty[0]!r}")
-        return self
-
-
-class SplitConfig(FrozenConfig):
-    """How cells are divided into training and test; without any rule all cells train."""
-
-    holdout: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict,
-        description="obs column -> values whose cells all go to the test side, controls included.",
-    )
-    tiers: tuple[TierConfig, ...] = Field(
-        (),
-        description="Combinations of cell type, perturbation and exposure that go to the test side",
-    )
-    test_fraction: float = Field(
-        0.0, ge=0, lt=1, description="Share of the other cells that goes to the test side too."
-    )
-    group_column: str | None = Field(
-        None, description="obs column (donor) whose groups test_fraction keeps together."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        empty = [column for column, values in self.holdout.items() if not values]
-        if empty:
-            raise ValueError(f"a held-out column must name values, got none for {empty[0]!r}")
-        if self.group_column is not None and not self.test_fraction:
-            raise ValueError(
-                f"group_column needs test_fraction > 0 to divide, got {self.group_column!r} with 0"
-            )
-        return self
+    name: str | None
+    """The config's name for it."""
+    is_in_C: BoolArray
+    """[C] cells that it holds out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,42 +46,78 @@ class CellSplit:
     """Where each cell stands."""
 
     is_test_C: BoolArray
-    """[C] on the test side, for either reason."""
+    """[C] on the test side, for any reason."""
     is_held_out_C: BoolArray
-    """[C] on the test side because of a held-out value."""
+    """[C] on the test side because of what it is: a value, a tier, a line of a perturbation."""
+    is_condition_held_out_C: BoolArray
+    """[C] of those, the ones whose whole condition is: all of it is on the test side."""
+    is_left_out_C: BoolArray
+    """[C] on neither side: in the strip around a tested spatial block."""
+    groups: tuple[TextArray, ...]
+    """[C] each: name of the group (donor, block) that a rule moves as one; '' where none does."""
+    tiers: tuple[HeldOutTier, ...]
+    """In the order of the config."""
 
 
 def split_cells(
     cell_ids: Sequence[str],
-    obs: Mapping[str, npt.NDArray[np.str_]],
+    obs: Mapping[str, TextArray],
     config: SplitConfig,
     *,
     seed: int,
+    labels: LabelColumns | None = None,
 ) -> CellSplit:
-    """Divide cells by held-out values and tiers, then by a hash of (seed, cell id or group).
+    """Divide cells by what they are, then by blocks, then by a hash of (seed, cell id or group).
 
     Args:
         cell_ids: [C] unique ids.
-        obs: Column name to [C] values; holds every column that `config` names.
+        obs: Column name to [C] values; holds every column that `config` and `labels` name.
         config: The rules.
         seed: Seed of the corpus; the order of the cells has no influence.
+        labels: Columns of the conditions; rules that draw perturbations cannot do without.
 
     Raises:
         DataError: If a held-out value does not occur (the nearest is named), no cell is in a tier,
-            or the groups of `group_column` are fewer than two.
+            there is too little to draw from, or the groups of `group_column` are fewer than two.
     """
     held_out = matches(obs, config.holdout)
-    for tier in config.tiers:
-        held_out |= matches_all(obs, tier.where)
+    known = labels.names if labels is not None else ()
+    rules = {column: values for column, values in config.holdout.items() if column in known}
+    is_condition = matches(obs, rules)
+    is_control = np.zeros(len(cell_ids), dtype=bool)
+    if labels is not None and labels.perturbation is not None:
+        is_control = obs[labels.perturbation] == labels.control
+    tiers = _find_tiers(obs, config, labels, excluded_C=held_out | is_control, seed=seed)
+    for tier in tiers:
+        is_condition |= tier.is_in_C
+    held_out |= is_condition
+    if config.per_perturbation is not None and labels is not None:
+        of_line = _hold_out_lines(obs, config, labels, excluded_C=held_out | is_control, seed=seed)
+        held_out |= of_line
+        if config.per_perturbation.column in known:
+            is_condition |= of_line
+    drawn = held_out.copy()
+    left_out = np.zeros(len(cell_ids), dtype=bool)
+    groups: list[TextArray] = []
+    if config.spatial_blocks is not None:
+        blocks = split_blocks(cell_ids, obs, config.spatial_blocks, held_out_C=held_out, seed=seed)
+        drawn |= blocks.is_test_C
+        left_out = blocks.is_buffer_C & ~drawn
+        groups.append(blocks.block_C)
     if config.group_column is not None:
-        drawn = _draw_groups(obs[config.group_column], config, held_out, seed)
-    elif config.test_fraction:
-        # A 64-bit hash below fraction x 2^64 is a coin of that bias, tossed once per cell id.
-        limit = int(config.test_fraction * 2**64)
-        drawn = np.array([stable_hash(f"split|{c}", seed) < limit for c in cell_ids], dtype=bool)
-    else:
-        drawn = np.zeros(len(cell_ids), dtype=bool)
-    return CellSplit(is_test_C=held_out | drawn, is_held_out_C=held_out)
+        group_C = np.where(drawn | left_out, "", obs[config.group_column])
+        groups.append(group_C)
+        drawn |= _draw_groups(group_C, config, seed)
+    elif config.divides_controls:
+        drawn |= _toss(cell_ids, is_control, config, seed) & ~left_out
+    return CellSplit(
+        is_test_C=drawn,
+        is_held_out_C=held_out,
+        is_condition_held_out_C=is_condition,
+        is_left_out_C=left_out,
+        groups=tuple(groups),
+        tiers=tiers,
+    )
 
 
 def matches(
@@ -182,14 +183,108 @@ def require_value(column_C: npt.NDArray[np.str_], value: str, what: str) -> None
         raise DataError(f"{what} must occur in the cells, got {value!r}; {hint}")
 
 
-def _draw_groups(
-    group_C: npt.NDArray[np.str_], config: SplitConfig, held_out: BoolArray, seed: int
+def _find_tiers(
+    obs: Mapping[str, TextArray],
+    config: SplitConfig,
+    labels: LabelColumns | None,
+    *,
+    excluded_C: BoolArray,
+    seed: int,
+) -> tuple[HeldOutTier, ...]:
+    """Find the cells of all tiers; drawn ones choose among what nothing else holds out."""
+    found: dict[int, BoolArray] = {}
+    draws: dict[int, TierDraw] = {}
+    for place, tier in enumerate(config.tiers):
+        if tier.draw is None:
+            found[place] = matches_all(obs, tier.where)
+        else:
+            draws[place] = tier.draw
+    if draws and labels is not None:
+        is_free = ~np.logical_or.reduce([excluded_C, *found.values()])
+        parts, inverse = _conditions(obs, labels)
+        free = {parts[i] for i in np.unique(inverse[is_free]).tolist()}
+        drawn = draw_tiers(tuple(draws.values()), free, seed=seed)
+        for place, taken in zip(draws, drawn, strict=True):
+            is_taken = np.array([condition in taken for condition in parts], dtype=bool)
+            found[place] = is_taken[inverse] & is_free
+    return tuple(HeldOutTier(config.tiers[i].name, found[i]) for i in sorted(found))
+
+
+def _conditions(
+    obs: Mapping[str, TextArray], labels: LabelColumns
+) -> tuple[list[ConditionParts], npt.NDArray[np.intp]]:
+    """List the different conditions, and for each cell [C] which one it has."""
+    columns = (labels.cell_type, labels.perturbation, labels.exposure)
+    blank = [""] * len(obs[labels.cell_type])
+    values = (blank if column is None else obs[column].tolist() for column in columns)
+    index: dict[tuple[str, str, str], int] = {}
+    inverse = [index.setdefault(row, len(index)) for row in zip(*values, strict=True)]
+    parts = [ConditionParts(*row, " | ".join(value for value in row if value)) for row in index]
+    return parts, np.array(inverse, dtype=np.intp)
+
+
+def _hold_out_lines(
+    obs: Mapping[str, TextArray],
+    config: SplitConfig,
+    labels: LabelColumns,
+    *,
+    excluded_C: BoolArray,
+    seed: int,
 ) -> BoolArray:
+    """Hold a share of the lines out under each perturbation; one with a single line is trained."""
+    rule = config.per_perturbation
+    assert rule is not None
+    assert labels.perturbation is not None
+    perturbations, of_perturbation_C = np.unique(obs[labels.perturbation], return_inverse=True)
+    lines, of_line_C = np.unique(obs[rule.column], return_inverse=True)
+    is_there = np.zeros((len(perturbations), len(lines)), dtype=bool)
+    is_there[of_perturbation_C[~excluded_C], of_line_C[~excluded_C]] = True
+    is_drawn = np.zeros_like(is_there)
+    single: list[str] = []
+    for i in np.flatnonzero(is_there.any(axis=1)).tolist():
+        name = str(perturbations[i])
+        own = np.flatnonzero(is_there[i]).tolist()
+        if len(own) < 2:
+            single.append(name)
+            continue
+        own.sort(key=lambda j: stable_hash(f"line|{name}|{lines[j]}", seed))
+        is_drawn[i, own[: min(max(1, round(rule.fraction * len(own))), len(own) - 1)]] = True
+    if not is_drawn.any():
+        raise DataError(
+            f"per_perturbation must find perturbations in 2 or more values of {rule.column}, "
+            f"got none among {len(single)}: {shown(single) or 'no perturbed cells'}"
+        )
+    if single:
+        log.warning("in one %s only, so trained as a whole: %s", rule.column, shown(single))
+    drawn: BoolArray = is_drawn[of_perturbation_C, of_line_C] & ~excluded_C
+    return drawn
+
+
+def _toss(
+    cell_ids: Sequence[str], is_control_C: BoolArray, config: SplitConfig, seed: int
+) -> BoolArray:
+    """Toss a coin of each cell's bias once per cell id: a 64-bit hash below fraction x 2^64."""
+    controls = config.control_fraction
+    limits = (
+        int(config.test_fraction * 2**64),
+        int((config.test_fraction if controls is None else controls) * 2**64),
+    )
+    return np.array(
+        [
+            stable_hash(f"split|{cell_id}", seed) < limits[is_control]
+            for cell_id, is_control in zip(cell_ids, is_control_C.tolist(), strict=True)
+        ],
+        dtype=bool,
+    )
+
+
+def _draw_groups(group_C: TextArray, config: SplitConfig, seed: int) -> BoolArray:
     """Send whole groups to the test side: the nearest whole number to the fraction, at least one.
 
-    Held-out cells are left aside, so that a donor who has no others is not drawn in vain.
+    Cells that another rule has placed are '' here, so that a donor who has no others is not drawn
+    in vain.
     """
-    groups = [str(group) for group in np.unique(group_C[~held_out])]
+    groups = [str(group) for group in np.unique(group_C[group_C != ""])]
     if len(groups) < 2:
         raise DataError(
             f"a group column must divide the cells into 2 groups or more, got {shown(groups)} "
@@ -198,72 +293,3 @@ def _draw_groups(
     num_test = min(max(1, round(config.test_fraction * len(groups))), len(groups) - 1)
     order = sorted(groups, key=lambda group: stable_hash(f"split|{group}", seed))
     return np.isin(group_C, order[:num_test])
-
-
-class HasCells(Protocol):
-    """What the check needs to know of a prompt: a record or its draft."""
-
-    @property
-    def split(self) -> Split:
-        """Its side."""
-
-    @property
-    def condition(self) -> str:
-        """Population that the answer belongs to."""
-
-    @property
-    def context_id(self) -> str:
-        """The first cell shown, or ''."""
-
-    @property
-    def target_id(self) -> str:
-        """The first cell of the answer, or ''."""
-
-    @property
-    def context_ids(self) -> tuple[str, ...]:
-        """All cells shown."""
-
-    @property
-    def target_ids(self) -> tuple[str, ...]:
-        """All cells of the answer."""
-
-
-def check_leaks(
-    records: Iterable[HasCells],
-    *,
-    held_out_cells: frozenset[str],
-    held_out_conditions: frozenset[str],
-) -> None:
-    """Prove that training and test prompts share neither cells nor held-out conditions.
-
-    Args:
-        records: All prompts of a corpus, or their drafts.
-        held_out_cells: Ids of the cells that a held-out value keeps from training.
-        held_out_conditions: Conditions that a held-out value keeps from training.
-
-    Raises:
-        DataError: Naming the kind of leak and the cells or conditions.
-    """
-    contexts: dict[Split, set[str]] = {split: set() for split in Split}
-    targets: dict[Split, set[str]] = {split: set() for split in Split}
-    train_conditions: set[str] = set()
-    for record in records:
-        contexts[record.split].update((record.context_id, *record.context_ids))
-        targets[record.split].update((record.target_id, *record.target_ids))
-        if record.split is Split.TRAIN:
-            train_conditions.add(record.condition)
-    train, test = Split.TRAIN, Split.TEST
-    _refuse("a context cell", contexts[train] & contexts[test])
-    _refuse("a target cell", targets[train] & targets[test])
-    _refuse("a target cell and a context cell", targets[train] & contexts[test])
-    _refuse("a context cell and a target cell", contexts[train] & targets[test])
-    _refuse("a held-out cell", (contexts[train] | targets[train]) & held_out_cells)
-    _refuse("a held-out condition", train_conditions & held_out_conditions)
-
-
-def _refuse(what: str, shared: set[str] | frozenset[str]) -> None:
-    shared = shared - {""}  # '' stands for no cell
-    if shared:
-        raise DataError(
-            f"training and test prompts must not share {what}, got {shown(sorted(shared))}"
-        )

@@ -43,6 +43,14 @@ class ConditionParts:
     """The condition as prompts name it."""
 
 
+def is_combination(perturbation: str) -> bool:
+    """Tell whether a perturbation is several agents joined by '+': 'IFN-beta + IL-6'.
+
+    Both sides must name something: 'CD4+' is no combination.
+    """
+    return re.search(r"\w[^+]*\+\s*\w", perturbation) is not None
+
+
 def tier_kind(parts: ConditionParts, trained: Iterable[ConditionParts]) -> TierKind:
     """Tell the tier of a condition from the conditions of the training prompts.
 
@@ -53,8 +61,7 @@ def tier_kind(parts: ConditionParts, trained: Iterable[ConditionParts]) -> TierK
         return TierKind.CELL_TYPE
     alike = {t for t in conditions if t.perturbation == parts.perturbation}
     if not alike:
-        # Both sides must name something: 'CD4+' is no combination.
-        is_several = re.search(r"\w[^+]*\+\s*\w", parts.perturbation) is not None
+        is_several = is_combination(parts.perturbation)
         return TierKind.COMBINATION if is_several else TierKind.PERTURBATION
     same_type = {t for t in alike if t.cell_type == parts.cell_type}
     if not same_type:

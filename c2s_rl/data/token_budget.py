@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.data.corpus_sections import TokenBudget
+from c2s_rl.errors import ConfigError
 from c2s_rl.types import IntArray
 
 CHARACTERS_PER_TOKEN = 3
@@ -39,6 +41,32 @@ class SampleSize:
     """Cells, the first ones."""
     num_genes: int
     """Genes of each sentence, at most."""
+
+
+TokenCounter = Callable[[Sequence[str]], list[int]]
+"""Number of tokens of each text, by a tokenizer, without special tokens."""
+
+
+def token_costs(
+    budget: TokenBudget, vocabulary: Vocabulary, counter: TokenCounter | None
+) -> TokenCosts:
+    """Find out what genes and texts cost.
+
+    Args:
+        budget: Names a mean per gene, or a tokenizer.
+        vocabulary: The genes.
+        counter: Counts with the tokenizer; None where the budget has a mean.
+
+    Raises:
+        ConfigError: If the budget names a tokenizer and there is none to count with.
+    """
+    if budget.tokens_per_gene is not None:
+        return estimated_costs(budget.tokens_per_gene, len(vocabulary))
+    if counter is None:
+        raise ConfigError(f"a tokenizer must be there to count with, got none of {budget}")
+    # A gene has a space before it in every sentence, be it after 'Cell 1:'.
+    tokens = counter([f" {symbol}" for symbol in vocabulary.symbols])
+    return TokenCosts(np.array(tokens, dtype=np.float64), lambda text: counter([text])[0])
 
 
 def estimated_costs(tokens_per_gene: float, num_vocabulary: int) -> TokenCosts:

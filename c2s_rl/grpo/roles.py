@@ -24,6 +24,8 @@ class RolloutRequest:
     """Tells it from the others that are being sampled; comes back with its group."""
     num_samples: int | None = None
     """Completions to sample; None takes the run's group size."""
+    max_tokens: int | None = None
+    """Longest completion, in tokens; None takes the run's."""
     cache_scope: str = ""
     """What the sampler computed for a prompt is reused by requests of the same scope only, so that
     one scope's numbers do not depend on whether another was sampled before, not even by rounding.

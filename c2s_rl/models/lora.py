@@ -28,7 +28,7 @@ _PEFT_PREFIX = "base_model.model."  # what peft's files put before the Hugging F
 _FACTORS = (f".lora_A.{ADAPTER_NAME}.", f".lora_B.{ADAPTER_NAME}.")
 
 
-class LoraConfig(FrozenConfig):
+class AdapterConfig(FrozenConfig):
     """An adapter on the policy; without this section every weight is trained."""
 
     rank: int = Field(16, ge=1, le=512, description="Inner size of the adapter's two factors")
@@ -39,12 +39,6 @@ class LoraConfig(FrozenConfig):
         "linear layers but the LM head",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seeds the adapter's first factor")
-    sync: Literal["adapter", "merged"] = Field(
-        "adapter",
-        description="What rollout workers get: the adapter alone, as a new one for each version, "
-        "or whole weights with the adapter merged in: more bytes, but the engine multiplies plain "
-        "matrices, which on CPU decodes small batches two to three times faster",
-    )
 
     @field_validator("target_modules")
     @classmethod
@@ -57,6 +51,17 @@ class LoraConfig(FrozenConfig):
     def scale(self) -> float:
         """Factor of the adapter's output, alpha / rank."""
         return self.alpha / self.rank
+
+
+class LoraConfig(AdapterConfig):
+    """An adapter that GRPO trains while rollout workers sample with it."""
+
+    sync: Literal["adapter", "merged"] = Field(
+        "adapter",
+        description="What rollout workers get: the adapter alone, as a new one for each version, "
+        "or whole weights with the adapter merged in: more bytes, but the engine multiplies plain "
+        "matrices, which on CPU decodes small batches two to three times faster",
+    )
 
 
 def linear_names(model: "PreTrainedModel") -> list[str]:
@@ -78,7 +83,7 @@ def linear_names(model: "PreTrainedModel") -> list[str]:
 
 
 def add_adapter(
-    model: "PreTrainedModel", config: LoraConfig, *, is_checkpointed: bool = False
+    model: "PreTrainedModel", config: AdapterConfig, *, is_checkpointed: bool = False
 ) -> "PeftModel":
     """Put an adapter into a model, in place, and freeze everything else.
 

@@ -6,20 +6,20 @@ Left out: making cells (stage `convert`) and tokenising (stages `base-model`, `s
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from c2s_rl.checkpoint import MANIFEST, atomic_folder, require_replaceable, sha256_of
 from c2s_rl.config import expand_variables
-from c2s_rl.data.cell_source import CellSource, ShardSource
+from c2s_rl.data.cell_source import ShardSource
 from c2s_rl.data.corpus import Tally, all_dropped, count_conditions, iter_records, plan_corpus
-from c2s_rl.data.corpus_config import CorpusConfig, PromptLimits, TargetForm
+from c2s_rl.data.corpus_config import CorpusConfig, PromptLimits, PromptStyle, TargetForm
 from c2s_rl.data.gene_set_drafts import gene_set_files
 from c2s_rl.data.prompt_set import PromptManifest, write_manifest, write_shards
 from c2s_rl.data.qa_file import questions_file
-from c2s_rl.data.splits import SplitConfig
-from c2s_rl.data.token_budget import TokenCosts, estimated_costs
+from c2s_rl.data.split_config import SplitConfig
+from c2s_rl.data.token_budget import TokenCounter
+from c2s_rl.data.wording import TemplateWording, Wording, c2s_wording
 from c2s_rl.errors import DataError, MissingFileError
 from c2s_rl.prompts.render import load_all_templates
 from c2s_rl.types import Split
@@ -47,12 +47,12 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
         StageError: If `output` holds something that no stage wrote.
     """
     require_replaceable(output)
-    templates = load_all_templates(config.tasks, config.templates)
     source = ShardSource(cells, config.obs_columns)
-    costs = _token_costs(config, source)
+    wording = make_wording(config, source.organism)
+    counter = token_counter(config)
     plan, tally = plan_corpus(source, config), Tally()
     with atomic_folder(output) as folder:
-        write_shards(folder, iter_records(plan, source, config, templates, costs, tally))
+        write_shards(folder, iter_records(plan, source, config, wording, counter, tally))
         manifest = PromptManifest(
             organism=source.organism,
             num_genes=config.num_genes,
@@ -62,9 +62,9 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
             num_shortened={task: num for task, num in sorted(tally.num_shortened.items()) if num},
             num_short_targets=tally.num_short_targets,
             cells_manifest_sha256=sha256_of(cells / MANIFEST),
-            sources_sha256={path.name: sha256_of(path) for path in _source_files(config)},
+            sources_sha256=_hashes(_source_files(config)),
             config=config.model_dump(mode="json"),
-            phrasings={task: templates[task].prompts for task in config.tasks},
+            phrasings=wording.phrasings,
             symbols=source.vocabulary.symbols,
             original=source.vocabulary.original,
         )
@@ -78,13 +78,29 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
     return manifest
 
 
-def _token_costs(config: CorpusConfig, source: CellSource) -> TokenCosts | None:
-    """Count the tokens of every gene, with the tokenizer or the mean that the budget names."""
+def make_wording(config: CorpusConfig, organism: str) -> Wording:
+    """Load the phrasings of every task, in the style that the config asks for.
+
+    Raises:
+        MissingFileError: If there is no template file as named, or no cell2sentence package.
+        ConfigError: If a template breaks a rule, or the package lacks a task.
+    """
+    if config.style is PromptStyle.CELL2SENTENCE:
+        return c2s_wording(config.tasks, organism=organism, seed=config.seed)
+    templates = load_all_templates(config.tasks, config.templates)
+    return TemplateWording(templates, organism, config.seed)
+
+
+def token_counter(config: CorpusConfig) -> TokenCounter | None:
+    """Load the tokenizer that the token budget names, to count with; None where it names none.
+
+    Raises:
+        MissingFileError: If there is no such folder.
+        DataError: If it holds no tokenizer.
+    """
     budget = config.token_budget
-    if budget is None:
+    if budget is None or budget.tokenizer is None:
         return None
-    if budget.tokens_per_gene is not None or budget.tokenizer is None:
-        return estimated_costs(budget.tokens_per_gene or 1.0, len(source.vocabulary))
     from transformers import AutoTokenizer  # heavy: only where token counts are asked for
 
     folder = Path(expand_variables(str(budget.tokenizer)))
@@ -96,12 +112,11 @@ def _token_costs(config: CorpusConfig, source: CellSource) -> TokenCosts | None:
         reason = " ".join(str(error).split())
         raise DataError(f"a tokenizer folder must load, got {reason} in {folder}") from error
 
-    def count(texts: list[str]) -> list[int]:
-        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    def count(texts: Sequence[str]) -> list[int]:
+        ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return [len(one) for one in ids]
 
-    words = [f" {symbol}" for symbol in source.vocabulary.symbols]
-    return TokenCosts(np.array(count(words), dtype=np.float64), lambda text: count([text])[0])
+    return count
 
 
 def _source_files(config: CorpusConfig) -> list[Path]:
@@ -113,4 +128,16 @@ def _source_files(config: CorpusConfig) -> list[Path]:
         files.append(Path(expand_variables(str(config.multi_cell.abstracts))))
     if config.gene_sets is not None:
         files += gene_set_files(config.gene_sets)
+    for section in (config.gene_interactions, config.captions, config.interpretations):
+        if section is not None:
+            files.append(Path(expand_variables(str(section.path))))
     return files
+
+
+def _hashes(files: Sequence[Path]) -> dict[str, str]:
+    """Hash files by name; namesakes of other folders are told apart by a number."""
+    hashes: dict[str, str] = {}
+    for file in files:
+        same = sum(name.split(" (")[0] == file.name for name in hashes)
+        hashes[f"{file.name} ({same + 1})" if same else file.name] = sha256_of(file)
+    return hashes

@@ -1,14 +1,13 @@
-"""What happens beside the steps of supervised fine-tuning: checks, metrics, whole checkpoints.
+"""What happens beside the steps of a training stage: checks, metrics, whole checkpoints.
 
 transformers' Trainer writes a checkpoint file by file, so that a kill leaves half of one under a
 good name. Here it writes into a scratch folder, and what it wrote is moved into place when every
-rank is through. Left out: choosing a best checkpoint (nothing here looks at held-out prompts).
+rank is through. Left out: the best step (`sft_best.py`).
 """
 
 import json
 import logging
 import math
-import shutil
 import time
 from pathlib import Path
 
@@ -21,14 +20,13 @@ from transformers import (
     TrainingArguments,
 )
 
-from c2s_rl.checkpoint import HASHES, atomic_folder, prune
+from c2s_rl.checkpoint import atomic_folder, prune
 from c2s_rl.errors import ConfigError, StageError
+from c2s_rl.pipeline.sft import EVAL_LOSS, EVAL_LOSS_OF
 from c2s_rl.runlog import RunLog
 
 STEP_PREFIX = "step-"
 TRAINER_STATE = "trainer_state.json"
-# What a policy folder takes over from a checkpoint: weights, config, tokenizer.
-POLICY_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 # TRL's names of the figures that are kept -> names in metrics.jsonl.
 FIGURES = {
@@ -36,7 +34,7 @@ FIGURES = {
     "learning_rate": "lr",
     "grad_norm": "grad_norm",
     "epoch": "epoch",
-    "eval_loss": "eval_loss",
+    EVAL_LOSS: EVAL_LOSS,
 }
 
 log = logging.getLogger(__name__)
@@ -68,13 +66,13 @@ class StartChecks(TrainerCallback):
             # transformers falls back to DistributedDataParallel without a word when use_cpu or
             # ACCELERATE_USE_CPU is set.
             raise StageError(
-                f"SFT must train in a DeepSpeedEngine, got {engine}: unset ACCELERATE_USE_CPU and, "
-                "without a GPU, set DS_ACCELERATOR=cpu before deepspeed is imported"
+                f"a stage must train in a DeepSpeedEngine, got {engine}: unset ACCELERATE_USE_CPU "
+                "and, without a GPU, set DS_ACCELERATOR=cpu before deepspeed is imported"
             )
         if args.world_size != self._num_workers:
             # Each worker would then train on all rows and write the same files.
             raise StageError(
-                f"SFT must share its rows among {self._num_workers} workers, "
+                f"a stage must share its rows among {self._num_workers} workers, "
                 f"got {args.world_size} known to accelerate"
             )
         if self._warmup_steps >= state.max_steps:
@@ -127,21 +125,38 @@ class MetricsLog(TrainerCallback):
         """
         logs = logs or {}
         figures = {FIGURES[name]: float(x) for name, x in logs.items() if name in FIGURES}
+        figures |= {n: float(x) for n, x in logs.items() if n.startswith(EVAL_LOSS_OF)}
         if "loss" in figures:
             now = time.monotonic()
             figures["tokens_per_s"] = (state.num_input_tokens_seen - self._tokens) / (
                 now - self._time
             )
             self._tokens, self._time = state.num_input_tokens_seen, now
-        elif "eval_loss" not in figures:
+            figures["tokens"] = float(self._tokens)
+        elif EVAL_LOSS not in figures:
             return  # TRL's summary of the whole run
         self._runlog.log(state.global_step, figures)
         loss = figures.get("loss", 0.0)
         if not math.isfinite(loss):
             raise StageError(
-                f"the SFT loss must be finite, got {loss} at step {state.global_step}: "
+                f"the loss must be finite, got {loss} at step {state.global_step}: "
                 "lower lr or use float32"
             )
+
+
+class LastEvaluation(TrainerCallback):
+    """Evaluates the last step, also where `every` does not divide the number of steps."""
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        """Ask for an evaluation at the end."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
 
 
 class WholeCheckpoints(TrainerCallback):
@@ -172,21 +187,8 @@ class WholeCheckpoints(TrainerCallback):
 
 
 def is_last(checkpoint: Path) -> bool:
-    """Tell whether a checkpoint was written by the last step of its run."""
+    """Tell whether a checkpoint was written by the last step of its run, planned or not."""
     state = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))
-    return bool(state["global_step"] >= state["max_steps"])
-
-
-def publish_policy(checkpoint: Path, policy: Path) -> None:
-    """Copy the model and tokenizer of a whole checkpoint to `policy`, which is whole or not there.
-
-    Args:
-        checkpoint: The last step's folder.
-        policy: Where the Hugging Face folder shall be.
-    """
-    with atomic_folder(policy) as folder:
-        for pattern in POLICY_FILES:
-            for path in checkpoint.glob(pattern):
-                if path.name not in (TRAINER_STATE, HASHES):
-                    shutil.copyfile(path, folder / path.name)
-    log.info("wrote %s from %s", policy, checkpoint.name)
+    control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
+    is_stopped = bool(control.get("should_training_stop", False))  # patience was spent
+    return is_stopped or bool(state["global_step"] >= state["max_steps"])

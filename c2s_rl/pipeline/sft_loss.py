@@ -1,8 +1,8 @@
-"""The loss of supervised fine-tuning on a CPU: cross entropy over whole logits.
+"""The trainers of SFT and pretraining: TRL's, with eval losses by task, and another loss on a CPU.
 
 TRL's trainer computes log-probabilities without ever holding a [tokens, vocabulary] tensor: right
 on an accelerator. On a CPU its head makes several passes over the vocabulary, also for prompts and
-padding, and takes as long as the rest of a small model. Here only the columns that some row learns
+padding, and takes as long as the rest of a small model. There only the columns that some row learns
 from are projected, once. Left out: mixture-of-experts losses, and outputs beside the loss.
 Shape suffixes: B rows, L tokens of a row, K of them projected, V vocabulary.
 """
@@ -10,13 +10,62 @@ Shape suffixes: B rows, L tokens of a row, K of them projected, V vocabulary.
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
 
 from c2s_rl.pipeline.sft_data import IGNORED_LABEL
+from c2s_rl.pipeline.sft_evaluation import Batch, EvalRows, eval_losses
 
 
-class WholeLogitsTrainer(SFTTrainer):
-    """TRL's trainer with another way to the same loss."""
+class PolicyTrainer(SFTTrainer):
+    """TRL's trainer, which evaluates `eval_rows` task by task instead of an eval_dataset."""
+
+    eval_rows: EvalRows | None = None
+
+    def evaluate(
+        self,
+        eval_dataset: object = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Compute, log and announce the eval losses; every rank must call it.
+
+        Args:
+            eval_dataset: Must be None, as the other two must be what transformers' loop gives.
+            ignore_keys: Nothing is gathered.
+            metric_key_prefix: The figures have names of their own.
+
+        Returns:
+            As `eval_losses`.
+        """
+        assert eval_dataset is None
+        assert self.eval_rows is not None
+        model = self.model_wrapped
+        model.eval()
+
+        def mean_loss(batch: Batch) -> float:
+            inputs = self._prepare_inputs(batch)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                return float(self.compute_loss(model, inputs))  # type: ignore[no-untyped-call]
+
+        figures = eval_losses(self.eval_rows, mean_loss)
+        self.log(dict(figures))
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, figures
+        )
+        return figures
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None
+    ) -> None:
+        """Write a tied weight once: DeepSpeed's copy of the weights has it under both names."""
+        tied = self.model.all_tied_weights_keys if isinstance(self.model, PreTrainedModel) else {}
+        kept = {n: x for n, x in (state_dict or {}).items() if n not in tied}
+        super()._save(output_dir, kept or state_dict)
+
+
+class WholeLogitsTrainer(PolicyTrainer):
+    """The same with another way to the same loss."""
 
     def compute_loss(
         self,

@@ -128,7 +128,7 @@ TASK_RULES: Mapping[Task, TaskRule] = MappingProxyType(
             "cell_sentences", "num_cells", answer=AnswerKind.TEXT, scope=_SAMPLE
         ),
         Task.GENE_SET_ENUMERATION: _rule("gene_set", "", answer=AnswerKind.GENES, scope=_GENE_SET),
-        Task.GENE_SET_NAMING: _rule("genes", "", answer=AnswerKind.TEXT, scope=_GENE_SET),
+        Task.GENE_SET_NAMING: _rule("genes", "", answer=AnswerKind.LABEL, scope=_GENE_SET),
         Task.PERTURBATION_RESPONSE: _rule(
             "cell_sentence perturbation", "cell_type", answer=AnswerKind.CELL, scope=_CELL
         ),
@@ -144,8 +144,8 @@ TASK_RULES: Mapping[Task, TaskRule] = MappingProxyType(
             scope=TaskScope.TEXT,
         ),
         Task.NICHE_ANNOTATION: _rule(
-            "cell_sentence",
-            "other_sentences num_others",
+            "cell_sentence other_sentences",
+            "num_others",
             answer=AnswerKind.LABEL,
             metric=TaskMetric.ACCURACY,
             scope=_SAMPLE,
@@ -166,12 +166,13 @@ TASK_RULES: Mapping[Task, TaskRule] = MappingProxyType(
             scope=_SAMPLE,
         ),
         Task.GENE_INTERACTION: _rule(
-            "question",
+            "gene other_gene",
             "",
             answer=AnswerKind.LABEL,
             metric=TaskMetric.ACCURACY,
             scope=_GENE_SET,
         ),
+        Task.GENE_PARTNERS: _rule("gene", "", answer=AnswerKind.GENES, scope=_GENE_SET),
         Task.CLUSTER_CAPTIONING: _rule(
             "cell_sentences", "num_cells", answer=AnswerKind.TEXT, scope=_SAMPLE
         ),

@@ -3,6 +3,7 @@
 import pytest
 
 from actors.run_config import load_run
+from actors.run_files import sft_start, start_policy
 from c2s_rl.config import FrozenConfig
 from c2s_rl.errors import ConfigError
 from rewards.base import RewardResult, RewardScope
@@ -151,3 +152,26 @@ def test_the_runs_own_scgpt_must_be_trained_by_the_run(file):
         load_run(file, [own])
     assert load_run(file, [own, "embedder={}"]).embedder.seed == 5
     assert load_run(file, ["rewards=[{name: scgpt, options: {embedder: {folder: x}}}]"]).rewards
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "folder"),
+    [
+        ([], "Base", "base"),
+        (["pretrain={}"], "Pretrained", "pretrain/policy"),
+        (["sft={}"], "SFT", "sft/policy"),
+        (["pretrain={}", "sft={}"], "SFT", "sft/policy"),
+    ],
+)
+def test_alignment_starts_from_the_last_stage_before_it(file, overrides, name, folder):
+    run = load_run(file, overrides)
+    assert run.policy_names == (name, "GRPO")
+    assert start_policy(run) == run.folder / folder
+
+
+def test_sft_goes_on_from_the_pretrained_model_where_there_is_one(file):
+    run = load_run(file, ["sft={}"])
+    assert sft_start(run) == run.folder / "base"
+    run = load_run(file, ["sft={}", "pretrain={}"])
+    assert sft_start(run) == run.folder / "pretrain/policy"
+    assert (run.pretrain.seed, run.sft.seed) == (5, 5)

@@ -3,58 +3,26 @@
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from c2s_rl.data.cell_source import TableSource
-from c2s_rl.data.corpus import Corpus, build_corpus
 from c2s_rl.data.corpus_config import CorpusConfig
 from c2s_rl.data.pseudobulk import mean_expression
-from c2s_rl.data.splits import SplitConfig
 from c2s_rl.errors import DataError
-from c2s_rl.prompts.render import load_all_templates
-from c2s_rl.types import PromptRecord, Split, Task
-
-Cells = Sequence[tuple[str, str, str, str]]
-MakeSource = Callable[[Cells], TableSource]
-
-PERTURBATION = CorpusConfig(
-    tasks=(Task.PERTURBATION_RESPONSE,),
-    condition_column="condition",
-    control="control",
-    num_genes=4,
+from c2s_rl.types import Split, Task
+from tests.data.corpus_cases import (
+    CELL_TASKS,
+    HELD_OUT,
+    PERTURBATION,
+    Cells,
+    MakeSource,
+    build,
+    changed,
+    plain,
 )
-# Samples, gene sets and questions: test_sample_drafts.py, test_gene_set_drafts.py, test_qa.py.
-CELL_TASKS = [
-    Task.CELL_GENERATION,
-    Task.CELL_TYPE_ANNOTATION,
-    Task.PERTURBATION_RESPONSE,
-    Task.PERTURBATION_ANNOTATION,
-    Task.SINGLE_CELL_LANGUAGE_MODELLING,
-]
-HELD_OUT = PERTURBATION.model_copy(
-    update={"split": SplitConfig(holdout={"cell_type": ("B cell",)}, test_fraction=0.3)}
-)
-
-
-def changed(config: CorpusConfig, **update: object) -> CorpusConfig:
-    """Return a checked copy with some fields changed."""
-    return CorpusConfig.model_validate({**config.model_dump(), **update})
-
-
-def build(source: TableSource, config: CorpusConfig) -> Corpus:
-    return build_corpus(source, config, load_all_templates(config.tasks, config.templates))
-
-
-def plain(records: Sequence[PromptRecord]) -> list[tuple[object, ...]]:
-    return [
-        tuple(v.tolist() if isinstance(v, np.ndarray) else v for v in vars(record).values())
-        for record in records
-    ]
 
 
 def test_generation_asks_for_a_cell_type_and_answers_with_a_real_cell(
@@ -335,6 +303,7 @@ def test_cells_without_control_or_label_are_left_out_and_counted(
         corpus = build(source_of(cells), changed(PERTURBATION, pairs_per_cell=3))
     assert [r.target_id for r in corpus.records] == ["s1"]
     assert corpus.dropped == {
+        "in_buffer": 0,
         "no_control": 2,
         "no_label": 2,
         "over_limit": 0,

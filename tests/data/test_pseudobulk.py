@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from c2s_rl.cells.rank import stable_hash
-from c2s_rl.data.cell_table import CellTable
-from c2s_rl.data.pseudobulk import mean_expression, rank_pseudobulks
+from c2s_rl.data.cell_table import CellTable, sliced
+from c2s_rl.data.pseudobulk import MeanProfiles, mean_expression, rank_pseudobulks
 
 # Three cells over four genes:  a: g0 = 3, g1 = 1    b: g1 = 2    c: g2 = 0.3, g0 = 0.1
 TABLE = CellTable(
@@ -56,3 +56,28 @@ def test_order_of_cells_leaves_the_mean_bitwise_equal(seed: int) -> None:
     assert (
         mean_expression(table, rows, 1).tobytes() == mean_expression(table, shuffled, 1).tobytes()
     )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_means_of_parts_are_those_of_the_whole_in_any_order(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    num, num_genes = 60, 7
+    dense = generator.gamma(0.5, 3.0, (num, num_genes)) * (generator.random((num, num_genes)) < 0.5)
+    present = [np.flatnonzero(row).astype(np.int32) for row in dense]
+    table = CellTable(
+        cell_ids=tuple(f"c{i}" for i in range(num)),
+        indptr=np.cumsum([0, *map(len, present)]).astype(np.int64),
+        genes=np.concatenate(present),
+        values=np.concatenate([row[p] for row, p in zip(dense, present, strict=True)]).astype("f4"),
+    )
+    groups = [f"g{i % 3}" for i in range(num)]
+    whole, parts = MeanProfiles(num_genes), MeanProfiles(num_genes)
+    whole.add(table, groups)
+    for start in (40, 0, 20):  # in another order than that of the cells
+        parts.add(sliced(table, start, start + 20), groups[start : start + 20])
+    means = whole.means()
+    for name in ("g0", "g1", "g2"):
+        assert means[name].tobytes() == parts.means()[name].tobytes()
+        rows = [i for i in range(num) if groups[i] == name]
+        expected = mean_expression(table, rows, num_genes)
+        np.testing.assert_allclose(means[name], expected, rtol=1e-6)

@@ -1,10 +1,12 @@
-"""Supervised fine-tuning on the real Ray Train, DeepSpeed and TRL: the same run in several ways.
+"""SFT and pretraining on the real Ray Train, DeepSpeed and TRL: the same run in several ways.
 
 One worker with ZeRO-2 is the yardstick. Two workers with ZeRO-3 and half the batch each, and a run
 that is killed with SIGKILL and started again, must give the same; the latter bit for bit.
+Pretraining goes through everything else at once: an adapter, a mixture, packing, ZeRO-3.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from actors.session import RayConfig, ray_session
 from actors.sft_job import run_sft
 from c2s_rl.checkpoint import verify
-from c2s_rl.errors import DataError, StageError
+from c2s_rl.errors import ConfigError, DataError, StageError
+from c2s_rl.pipeline.pretrain import PretrainConfig
 from c2s_rl.pipeline.sft import SftConfig, SftFolders
 from c2s_rl.runlog import read_metrics
 from tests.conftest import PROJECT
@@ -36,9 +39,30 @@ CONFIG = {
     "lr": 3e-3,
     "batch_size": 8,
     "save_every": 4,
-    "eval_every": 6,
-    "data": {"max_length": 64, "eval_fraction": 0.1},
+    "evaluation": {"every": 6, "metric": "eval_loss"},
+    "data": {"tasks": ["cell_generation"], "max_length": 64, "eval_fraction": 0.1},
     "workers": {"num_threads": 1},
+}
+PRETRAIN = {
+    "num_steps": 8,
+    "warmup_steps": 1,
+    "lr": 1e-2,
+    "batch_size": 2,
+    "gradient_accumulation": 2,
+    "save_every": 4,
+    "evaluation": {"every": 3, "metric": "eval_loss/cell_type_annotation", "result": "best"},
+    "lora": {"rank": 4, "target_modules": ["query_key_value", "dense_h_to_4h"]},
+    "data": {
+        "max_length": 64,
+        "eval_fraction": 0.15,
+        "mixture": {"cell_generation": 0.5, "cell_type_annotation": 0.5},
+    },
+    "workers": {
+        "num_workers": 2,
+        "num_threads": 1,
+        "deepspeed": 3,
+        "gradient_checkpointing": True,
+    },
 }
 DRIVER = """
 import json, sys
@@ -56,7 +80,7 @@ with ray_session(RayConfig(address="local"), num_cpus=2):
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> SftFolders:
-    return write_inputs(tmp_path_factory.mktemp("sft"), number=44)
+    return write_inputs(tmp_path_factory.mktemp("sft"), number=44, num_annotations=30)
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +107,11 @@ def losses(output: Path, name: str = "loss") -> list[float]:
 
 def test_loss_falls_and_the_policy_is_a_whole_hugging_face_folder(yardstick: Path) -> None:
     trained, evaluated = losses(yardstick), losses(yardstick, "eval_loss")
-    assert (len(trained), len(evaluated)) == (NUM_STEPS, 2)
+    # before the first step, then every 6
+    assert (len(trained), len(evaluated)) == (NUM_STEPS, 3)
     assert trained[-1] < trained[0] - 1
-    assert evaluated[1] < evaluated[0]
+    assert evaluated[0] > evaluated[1] > evaluated[2]
+    assert losses(yardstick, "eval_loss/cell_generation") == evaluated
     verify(yardstick / "policy")
     model = AutoModelForCausalLM.from_pretrained(yardstick / "policy")
     tokenizer = AutoTokenizer.from_pretrained(yardstick / "policy")
@@ -96,9 +122,16 @@ def test_loss_falls_and_the_policy_is_a_whole_hugging_face_folder(yardstick: Pat
     assert set(genes) <= {f"G{i}" for i in range(20, 40)}
 
 
+def test_rate_rises_over_the_warmup_and_falls_linearly_to_zero(yardstick: Path) -> None:
+    # Peak 3e-3 after 2 of 12 steps, a tenth of it less with each of the other 10.
+    falling = [3e-3 * (12 - step) / 10 for step in range(2, 12)]
+    assert losses(yardstick, "lr") == pytest.approx([0.0, 1.5e-3, *falling])
+
+
 def test_nothing_but_the_result_is_left(yardstick: Path) -> None:
     names = {path.name for path in yardstick.iterdir()}
-    assert names == {"checkpoints", "metrics.jsonl", "policy", "sft.json", "tensorboard"}
+    folders = {"best", "checkpoints", "policy", "tensorboard", "tokens"}
+    assert names == folders | {"metrics.jsonl", "sft.json"}
     checkpoints = {path.name for path in (yardstick / "checkpoints").iterdir()}
     assert checkpoints == {"step-8", "step-12"}
 
@@ -118,8 +151,9 @@ def test_two_workers_with_zero3_learn_what_one_learns(inputs: SftFolders, yardst
         "num_workers": 2,
         "num_threads": 1,
         "deepspeed": PROJECT / "configs/deepspeed/zero3.json",
+        "gradient_checkpointing": True,
     }
-    changes = {"batch_size": 4, "workers": workers, "gradient_checkpointing": True}
+    changes = {"batch_size": 4, "workers": workers}
     output = run(inputs, "two-workers", **changes)
     for name in ("loss", "grad_norm", "eval_loss"):
         assert losses(output, name) == pytest.approx(losses(yardstick, name), rel=1e-4)
@@ -134,8 +168,13 @@ def test_two_workers_with_zero3_learn_what_one_learns(inputs: SftFolders, yardst
 
 @pytest.mark.usefixtures("session")
 def test_error_in_a_worker_reaches_the_user_as_it_was_raised(inputs: SftFolders) -> None:
-    with pytest.raises(DataError, match=r"at most data\.max_length = 20 tokens, got \d+ in prompt"):
-        run(inputs, "too-long", data={"max_length": 20})
+    with pytest.raises(ConfigError, match=r"among the linear layers \['dense', .*got 'q_proj'"):
+        run(inputs, "no-such-layer", lora={"target_modules": ["q_proj"]})
+
+
+def test_sample_that_is_too_long_is_an_error_before_any_worker_starts(inputs: SftFolders) -> None:
+    with pytest.raises(DataError, match=r"data\.max_length = 20 tokens, got \d+ in prompt"):
+        run(inputs, "too-long", data=CONFIG["data"] | {"max_length": 20})
 
 
 @pytest.mark.usefixtures("session")
@@ -156,6 +195,52 @@ def test_packed_bfloat16_learns_nearly_as_well(inputs: SftFolders, yardstick: Pa
     assert losses(output, "eval_loss")[-1] == pytest.approx(
         losses(yardstick, "eval_loss")[-1], abs=0.3
     )
+
+
+@pytest.fixture(scope="module")
+def pretrained(inputs: SftFolders, session: None) -> Path:
+    return pretrain(inputs, "pretrained")
+
+
+def pretrain(inputs: SftFolders, name: str) -> Path:
+    output = inputs.output.with_name(name)
+    config = PretrainConfig.model_validate(PRETRAIN)
+    run_sft(config, SftFolders(inputs.corpus, inputs.base_model, output))
+    return output
+
+
+def test_pretraining_with_an_adapter_learns_and_changes_nothing_else(
+    inputs: SftFolders, pretrained: Path
+) -> None:
+    for task in ("cell_generation", "cell_type_annotation"):
+        evaluated = losses(pretrained, f"eval_loss/{task}")
+        assert len(evaluated) == 4  # steps 0, 3, 6 and the last, 8
+        assert evaluated[-1] < evaluated[0] - 0.5
+    base = load_file(inputs.base_model / "model.safetensors")
+    policy = load_file(pretrained / "policy/model.safetensors")
+    changed = {name.split(".")[-2] for name in base if not torch.equal(base[name], policy[name])}
+    assert changed == {"query_key_value", "dense_h_to_4h"}
+    adapter = load_file(pretrained / "adapter/adapter_model.safetensors")
+    assert {tensor.shape[0] for name, tensor in adapter.items() if "lora_A" in name} == {4}
+    step = pretrained / "checkpoints/step-8"
+    assert (step / "adapter_model.safetensors").is_file()
+    assert not (step / "model.safetensors").exists()
+
+
+def test_pretraining_goes_on_from_a_checkpoint_bit_for_bit(
+    inputs: SftFolders, pretrained: Path
+) -> None:
+    # What a kill after step 4 leaves, without the best step, so that it must be found again.
+    output = inputs.output.with_name("pretrained-again")
+    shutil.copytree(pretrained, output)
+    for name in ("policy", "adapter", "best", "checkpoints/step-8"):
+        shutil.rmtree(output / name)
+    pretrain(inputs, output.name)
+    for name in ("policy/model.safetensors", "adapter/adapter_model.safetensors"):
+        assert (output / name).read_bytes() == (pretrained / name).read_bytes()
+    assert (output / "best/best.json").read_text() == (pretrained / "best/best.json").read_text()
+    assert losses(output) == losses(pretrained)
+    assert losses(output, "eval_loss") == losses(pretrained, "eval_loss")
 
 
 def start_driver(inputs: SftFolders, output: Path) -> subprocess.Popen[bytes]:
@@ -195,6 +280,8 @@ def test_killed_run_goes_on_and_ends_bit_for_bit_equal(inputs: SftFolders, yards
     theirs = load_file(yardstick / "policy/model.safetensors")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    best = "best/best.json"
+    assert (output / best).read_text() == (yardstick / best).read_text()
     assert losses(output) == losses(yardstick)
     steps = [line["step"] for line in read_metrics(output / "metrics.jsonl") if "loss" in line]
     assert steps == list(range(1, NUM_STEPS + 1))

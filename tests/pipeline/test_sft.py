@@ -5,9 +5,20 @@ import pytest
 
 from c2s_rl.checkpoint import atomic_folder
 from c2s_rl.config import validate
+from c2s_rl.data.token_config import SftDataConfig
 from c2s_rl.errors import CheckpointError, ConfigError, MissingFileError
-from c2s_rl.pipeline.sft import SftConfig, SftFolders, deepspeed_settings, is_done, plan
+from c2s_rl.pipeline.pretrain import PretrainConfig
+from c2s_rl.pipeline.sft import (
+    SftConfig,
+    SftFolders,
+    SftJob,
+    check_metric,
+    is_done,
+    plan,
+)
+from c2s_rl.pipeline.sft_deepspeed import deepspeed_settings
 from tests.conftest import PROJECT
+from tests.sft_fixtures import records, write_tokens
 
 
 @pytest.fixture
@@ -32,6 +43,19 @@ def test_defaults_are_those_of_the_methods() -> None:
         ({"num_steps": 5}, "warmup_steps must be fewer than num_steps, got 100 and 5"),
         ({"num_step": 5}, "'num_step' in a file; did you mean 'num_steps'"),
         ({"data": {"tasks": ["sing"]}}, "at 'data.tasks.0' in a file"),
+        (
+            {"evaluation": {"metric": "loss"}},
+            "metric must be one of eval_loss, eval_loss/.*, got 'loss' at 'evaluation'",
+        ),
+        (
+            {"evaluation": {"result": "best"}},
+            "metric must be given for result best or a patience.*got none with result 'best'",
+        ),
+        (
+            {"evaluation": {"metric": "eval_loss"}},
+            "eval_fraction must be above 0 for evaluation.metric, got 0 with 'eval_loss'",
+        ),
+        ({"lora": {"ranks": 4}}, "'lora.ranks' in a file; did you mean 'rank'"),
     ],
 )
 def test_config_that_breaks_a_rule_is_refused(data: dict[str, object], message: str) -> None:
@@ -55,6 +79,18 @@ def test_another_config_in_the_same_folder_is_refused(folders: SftFolders) -> No
     plan(SftConfig(lr=1e-4), folders)
     with pytest.raises(CheckpointError, match=r"same lr = 0\.0001, got 0\.0002"):
         plan(SftConfig(lr=2e-4), folders)
+
+
+def test_adapter_instead_of_all_weights_is_another_run(folders: SftFolders) -> None:
+    plan(SftConfig(), folders)
+    with pytest.raises(CheckpointError, match=r"same lora = None, got \{'rank': 4"):
+        plan(SftConfig.model_validate({"lora": {"rank": 4}}), folders)
+
+
+def test_pretraining_keeps_a_record_of_its_own(folders: SftFolders) -> None:
+    plan(PretrainConfig(), folders)
+    assert (folders.output / "pretrain.json").is_file()
+    assert not (folders.output / "sft.json").exists()
 
 
 def test_saving_more_often_is_no_other_run(folders: SftFolders) -> None:
@@ -81,6 +117,24 @@ def test_missing_inputs_are_named(folders: SftFolders) -> None:
         plan(SftConfig(), folders)
 
 
+def test_rows_longer_than_the_model_takes_are_refused(folders: SftFolders) -> None:
+    (folders.base_model / "config.json").write_text('{"max_position_embeddings": 512}')
+    with pytest.raises(ConfigError, match="at most the base model's 512 positions, got 1024"):
+        plan(SftConfig(), folders)
+    assert not folders.output.exists()
+
+
+def test_metric_of_a_task_without_rows_is_refused(tmp_path: Path) -> None:
+    data = SftDataConfig(max_length=64, eval_fraction=0.3)
+    write_tokens(tmp_path / "sft", records(20), data)
+    settings = {"evaluation": {"metric": "eval_loss/question_answering"}, "data": data.model_dump()}
+    config = SftConfig.model_validate(settings)
+    job = SftJob(config, SftFolders(tmp_path, tmp_path, tmp_path / "sft"), {})
+    message = "one of eval_loss, eval_loss/cell_generation, whose rows.*got 'eval_loss/question_an"
+    with pytest.raises(ConfigError, match=message):
+        check_metric(job)
+
+
 def test_run_is_done_when_its_policy_is_whole(folders: SftFolders) -> None:
     job = plan(SftConfig(), folders)
     job.policy.mkdir()
@@ -101,6 +155,13 @@ def test_shipped_deepspeed_files_differ_from_the_plain_stage_only_in_zero(
     assert zero["stage"] == stage
     del plain["zero_optimization"]
     assert shipped == plain
+
+
+def test_gpus_exchange_while_they_compute_and_cpus_do_not() -> None:
+    for is_cuda in (False, True):
+        zero = deepspeed_settings(2, is_cuda=is_cuda)["zero_optimization"]
+        assert isinstance(zero, dict)
+        assert zero["overlap_comm"] is is_cuda
 
 
 @pytest.mark.parametrize(

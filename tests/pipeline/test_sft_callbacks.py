@@ -1,20 +1,19 @@
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from torch import distributed, nn
+from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from c2s_rl.checkpoint import verify
 from c2s_rl.errors import ConfigError, StageError
 from c2s_rl.pipeline.sft_callbacks import (
+    LastEvaluation,
     MetricsLog,
     StartChecks,
     WholeCheckpoints,
     is_last,
-    publish_policy,
 )
 from c2s_rl.runlog import RunLog, read_metrics
 
@@ -37,14 +36,6 @@ class Wrapped:
 @pytest.fixture
 def arguments(tmp_path: Path) -> TrainingArguments:
     return TrainingArguments(output_dir=str(tmp_path / "scratch"), use_cpu=True)
-
-
-@pytest.fixture
-def process_group(tmp_path: Path) -> Iterator[None]:
-    store = distributed.FileStore(str(tmp_path / "store"), 1)
-    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    distributed.destroy_process_group()
 
 
 def test_training_without_deepspeed_is_refused(arguments: TrainingArguments) -> None:
@@ -76,12 +67,13 @@ def test_figures_are_kept_under_our_names(tmp_path: Path, arguments: TrainingArg
         state.num_input_tokens_seen = 50
         logs = {"loss": 2.5, "learning_rate": 0.1, "total_flos": 1.0}
         callback.on_log(arguments, state, TrainerControl(), logs=logs)
-        callback.on_log(arguments, state, TrainerControl(), logs={"eval_loss": 3.0})
+        losses = {"eval_loss": 3.0, "eval_loss/cell_generation": 2.0, "eval_entropy": 1.0}
+        callback.on_log(arguments, state, TrainerControl(), logs=losses)
         callback.on_log(arguments, state, TrainerControl(), logs={"train_runtime": 1.0})
     step, evaluation = read_metrics(tmp_path / "metrics.jsonl")
     assert step.pop("tokens_per_s") > 0
-    assert step == {"step": 3, "loss": 2.5, "lr": 0.1}
-    assert evaluation == {"step": 3, "eval_loss": 3.0}
+    assert step == {"step": 3, "loss": 2.5, "lr": 0.1, "tokens": 50}
+    assert evaluation == {"step": 3, "eval_loss": 3.0, "eval_loss/cell_generation": 2.0}
 
 
 def test_loss_that_is_no_number_stops_the_run(tmp_path: Path, arguments: TrainingArguments) -> None:
@@ -121,13 +113,25 @@ def test_last_checkpoint_is_recognised(tmp_path: Path) -> None:
     assert is_last(tmp_path)
 
 
-def test_policy_is_model_and_tokenizer_without_training_state(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "step-5"
-    checkpoint.mkdir()
-    taken = {"config.json", "model.safetensors", "tokenizer.json"}
-    left = {"trainer_state.json", "hashes.json", "optimiser.pt", "training_args.bin", "README.md"}
-    for name in taken | left:
-        (checkpoint / name).write_text(name)
-    publish_policy(checkpoint, tmp_path / "policy")
-    verify(tmp_path / "policy")
-    assert {p.name for p in (tmp_path / "policy").iterdir()} == taken | {"hashes.json"}
+def test_checkpoint_of_a_run_that_was_stopped_early_is_its_last(tmp_path: Path) -> None:
+    def write(*, is_stopped: bool) -> None:
+        control = {"args": {"should_training_stop": is_stopped}, "attributes": {}}
+        state = {
+            "global_step": 4,
+            "max_steps": 9,
+            "stateful_callbacks": {"TrainerControl": control},
+        }
+        (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+
+    write(is_stopped=False)
+    assert not is_last(tmp_path)
+    write(is_stopped=True)
+    assert is_last(tmp_path)
+
+
+def test_last_step_is_evaluated(arguments: TrainingArguments) -> None:
+    control = TrainerControl()
+    LastEvaluation().on_step_end(arguments, TrainerState(global_step=8, max_steps=9), control)
+    assert not control.should_evaluate
+    LastEvaluation().on_step_end(arguments, TrainerState(global_step=9, max_steps=9), control)
+    assert control.should_evaluate

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.sft_config import SFTConfig as TrlConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from c2s_rl.pipeline.sft_data import RowCollator, SftDataConfig, build_dataset
-from c2s_rl.pipeline.sft_loss import WholeLogitsTrainer
-from tests.sft_fixtures import model, records, tokenizer
+from c2s_rl.data.token_config import SftDataConfig
+from c2s_rl.data.token_shards import open_token_rows
+from c2s_rl.pipeline.sft_data import RowCollator
+from c2s_rl.pipeline.sft_evaluation import EvalRows
+from c2s_rl.pipeline.sft_loss import PolicyTrainer, WholeLogitsTrainer
+from tests.sft_fixtures import model, records, tokenizer, write_tokens
 
 MODELS = [("gpt_neox", "sdpa"), ("gpt_neox", "eager"), ("llama", "sdpa"), ("gemma2", "eager")]
 NUM_SAMPLES = 12
@@ -31,6 +35,9 @@ def make_trainer(tmp_path: Path) -> MakeTrainer:
         policy: PreTrainedModel, *, packing: bool, kind: type[SFTTrainer] = WholeLogitsTrainer
     ) -> SFTTrainer:
         config = SftDataConfig(max_length=64, packing=packing)
+        folder = tmp_path / f"{kind.__name__}-{packing}"
+        if not folder.is_dir():
+            write_tokens(folder, records(NUM_SAMPLES), config)
         return kind(
             model=policy,
             args=TrlConfig(
@@ -39,10 +46,11 @@ def make_trainer(tmp_path: Path) -> MakeTrainer:
                 bf16=False,
                 report_to="none",
                 max_length=None,
-                completion_only_loss=True,
+                dataset_kwargs={"skip_prepare_dataset": True},
+                remove_unused_columns=False,
                 gradient_checkpointing=False,
             ),
-            train_dataset=build_dataset(records(NUM_SAMPLES), tokenizer(), config).rows,
+            train_dataset=open_token_rows(folder / "tokens"),
             processing_class=tokenizer(),
             data_collator=RowCollator(pad_id=1),
         )
@@ -52,9 +60,7 @@ def make_trainer(tmp_path: Path) -> MakeTrainer:
 
 def batch_of(trainer: SFTTrainer) -> Batch:
     """Return all training rows as one batch, as the trainer's data loader would make it."""
-    columns = ("input_ids", "labels", "seq_lengths")
-    rows = [{k: row[k] for k in columns if k in row} for row in trainer.train_dataset]
-    return trainer.data_collator(rows)
+    return trainer.data_collator(list(trainer.train_dataset))
 
 
 def losses_alone(policy: PreTrainedModel) -> list[torch.Tensor]:
@@ -145,7 +151,40 @@ def test_batch_without_learnt_tokens_costs_nothing(make_trainer: MakeTrainer) ->
 
 def test_prompt_tokens_are_not_learnt(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(model("gpt_neox", "sdpa"), packing=False)
+    row = trainer.data_collator([trainer.train_dataset[0]])
     # 'A cell of type B:' is 5 tokens.
-    assert trainer.train_dataset[0]["labels"][:5] == [-100] * 5
-    labels = trainer.train_dataset[0]["labels"][5:]
-    assert labels == trainer.train_dataset[0]["input_ids"][5:]
+    assert row["labels"][0, :5].tolist() == [-100] * 5
+    assert torch.equal(row["labels"][0, 5:], row["input_ids"][0, 5:])
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("kind", [PolicyTrainer, WholeLogitsTrainer])
+def test_eval_loss_is_the_mean_over_learnt_tokens_on_both_kinds_of_device(
+    make_trainer: MakeTrainer, kind: type[PolicyTrainer]
+) -> None:
+    trainer = make_trainer(model("gpt_neox", "sdpa"), packing=False, kind=kind)
+    rows = trainer.train_dataset
+    # Samples differ in length: a mean of batch means would be another number.
+    trainer.eval_rows = EvalRows({"cell_generation": rows}, 5, trainer.data_collator)
+    figures = trainer.evaluate()
+    learnt = [num_learnt(trainer.data_collator([row])) for row in rows]
+    alone = torch.stack(losses_alone(trainer.model)).tolist()
+    assert figures["eval_loss"] == pytest.approx(sum(alone) / sum(learnt), rel=1e-5)
+    assert not trainer.model.training
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_tied_weight_is_saved_once(
+    make_trainer: MakeTrainer, tmp_path: Path, is_tied: bool
+) -> None:
+    policy = model("llama", "sdpa")
+    policy.config.tie_word_embeddings = is_tied
+    reloaded = type(policy)(policy.config)  # ties as its config says
+    trainer = make_trainer(reloaded, packing=False)
+    # DeepSpeed hands the weights over as copies, in which a tie cannot be seen.
+    copies = {name: tensor.clone() for name, tensor in reloaded.state_dict().items()}
+    trainer._save(str(tmp_path / "saved"), state_dict=copies)
+    names = load_file(tmp_path / "saved/model.safetensors").keys()
+    assert ("lm_head.weight" in names) == (not is_tied)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved").state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in copies.items())

@@ -28,6 +28,8 @@ FACTS = PromptFacts(
         "abstract": "We measured blood.",
         "gene_set": "hallmark apoptosis",
         "genes": "BAX CASP3",
+        "gene": "STAT1",
+        "other_gene": "IRF9",
     },
 )
 

@@ -22,6 +22,7 @@ from actors.run_files import (
     CORPUS,
     EMBED,
     GENERATE,
+    PRETRAIN,
     SFT,
     start_policy,
 )
@@ -35,7 +36,7 @@ from c2s_rl.pipeline.ask import AskFolders, Engines, StartEngines
 # Policies that a run makes: the word for each, the stage that makes it, its place.
 RUN_POLICIES: dict[str, tuple[str, Path]] = {
     "base": ("base_model", Path(BASE)),
-    "pretrain": ("pretrain", Path("pretrain") / "policy"),
+    "pretrain": ("pretrain", Path(PRETRAIN) / "policy"),
     "sft": ("sft", Path(SFT) / "policy"),
     "align": ("align", Path(ALIGN) / "policy"),
     "best": ("align", Path(ALIGN) / BEST / "policy"),

@@ -141,6 +141,7 @@ def test_a_file_of_cells_is_converted_first_and_its_copy_gets_the_results(prepar
     ("options", "error", "message"),
     [
         ({"num_genes": None}, ConfigError, "annotate.num_genes must be given"),
+        ({"into": "x/annotations.h5ad"}, ConfigError, "another name than annotations.h5ad"),
         ({"where": {"donor": ["d9"]}}, DataError, "a label of donor must be one of 'd1', 'd2'"),
         (
             {"where": {"donor": ["d1"], "cell_type": ["T cell"]}, "known_column": "celltype"},

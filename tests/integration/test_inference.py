@@ -110,7 +110,7 @@ def kept(start, stack):
 
 def long_template(tmp_path):
     path = tmp_path / "long.yaml"
-    sentence = "{cell_sentence} " * 20
+    sentence = "{cell_sentence} " * 60
     path.write_text(f"task: cell_type_annotation\nprompts:\n  - '{sentence}is'\n")
     return path
 

@@ -6,17 +6,21 @@ the inputs must be on a file system that all nodes see.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
+from ray.exceptions import RayError
 
 from actors.calls import wait_all
 from actors.engine_env import learner_env, num_cores
 from c2s_rl.errors import DeadlineError
 from c2s_rl.pipeline.embed_config import EmbedWorkersConfig
 from c2s_rl.pipeline.embed_shards import EmbedJob, Execute, embed_shard, load_embedder
+
+# How long workers that are still at it may take after one has failed.
+GRACE_S = 2.0
 
 
 class EmbedWorker:
@@ -79,18 +83,26 @@ def shared_out(
 
     for worker in workers:
         start(worker)
-    while running:
-        ready, _ = ray.wait(list(running), num_returns=1, timeout=deadline_s)
-        if not ready:
-            raise DeadlineError(
-                f"an embedding worker must finish a shard within {deadline_s:g} s, got none from "
-                f"{len(running)}; embed_workers.deadline_s allows more"
-            )
-        for call in ready:
-            worker = running.pop(call)
-            (shard,) = wait_all([call], deadline_s=deadline_s, peer="an embedding worker")
-            yield shard
-            start(worker)
+    try:
+        while running:
+            ready, _ = ray.wait(list(running), num_returns=1, timeout=deadline_s)
+            if not ready:
+                raise DeadlineError(
+                    f"an embedding worker must finish a shard within {deadline_s:g} s, got none "
+                    f"from {len(running)}; embed_workers.deadline_s allows more"
+                )
+            for call in ready:
+                worker = running.pop(call)
+                (shard,) = wait_all([call], deadline_s=deadline_s, peer="an embedding worker")
+                yield shard
+                start(worker)
+    finally:
+        # Where one failed others may have failed too; Ray would print what nobody has looked at.
+        if running:
+            ray.wait(list(running), num_returns=len(running), timeout=GRACE_S)
+        for call in running:
+            with suppress(RayError):
+                ray.get(call, timeout=0)
 
 
 def _threads(config: EmbedWorkersConfig) -> int:

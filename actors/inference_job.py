@@ -14,7 +14,18 @@ from rich.table import Table
 
 from actors.progress import CountProgress
 from actors.run_config import RunConfig
-from actors.run_files import ALIGN, ANNOTATE, BASE, CELLS, EMBED, GENERATE, SFT, start_policy
+from actors.run_files import (
+    ALIGN,
+    ANNOTATE,
+    BASE,
+    CELLS,
+    CORPUS,
+    EMBED,
+    GENERATE,
+    PRETRAIN,
+    SFT,
+    start_policy,
+)
 from c2s_rl.cells.vocabulary import Vocabulary
 from c2s_rl.config import expand_variables
 from c2s_rl.errors import ConfigError
@@ -25,7 +36,7 @@ from c2s_rl.pipeline.ask import AskFolders, Engines, StartEngines
 # Policies that a run makes: the word for each, the stage that makes it, its place.
 RUN_POLICIES: dict[str, tuple[str, Path]] = {
     "base": ("base_model", Path(BASE)),
-    "pretrain": ("pretrain", Path("pretrain") / "policy"),
+    "pretrain": ("pretrain", Path(PRETRAIN) / "policy"),
     "sft": ("sft", Path(SFT) / "policy"),
     "align": ("align", Path(ALIGN) / "policy"),
     "best": ("align", Path(ALIGN) / BEST / "policy"),
@@ -63,7 +74,12 @@ def annotate_needs(run: RunConfig) -> tuple[str, ...]:
     """Stages that annotate reads from."""
     assert run.annotate is not None
     is_own = run.annotate.cells is None and run.annotate.source is None
-    return (*(("convert",) if is_own else ()), *_makers(run.annotate.policy))
+    inputs = ("convert",) if is_own else ()
+    return (
+        *inputs,
+        *(("corpus",) if run.annotate.side is not None else ()),
+        *_makers(run.annotate.policy),
+    )
 
 
 def generate_needs(run: RunConfig) -> tuple[str, ...]:
@@ -109,6 +125,7 @@ def annotate_cells(run: RunConfig, console: Console) -> None:
             folders,
             _engines(run, policy),
             prompt_seed=run.corpus.seed if run.corpus else config.seed,
+            corpus=(run.folder / CORPUS).absolute() if run.corpus else None,
             on_progress=progress.update,
         )
     show_annotation(run)

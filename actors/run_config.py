@@ -22,7 +22,7 @@ from c2s_rl.evaluation.learning_curve import REWARD, REWARD_PREFIX, Checkpoint, 
 from c2s_rl.evaluation.metrics import Metric
 from c2s_rl.models.cell_embedder import CellEmbedderConfig
 from c2s_rl.pipeline.align import AlignConfig
-from c2s_rl.pipeline.annotate import AnnotateConfig
+from c2s_rl.pipeline.annotate_config import AnnotateConfig
 from c2s_rl.pipeline.base_model import BaseModelConfig
 from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.corpus import CorpusConfig

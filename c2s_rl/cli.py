@@ -98,9 +98,6 @@ def _add_stage(name: str, help_text: str) -> None:
         run_stage(load_run(config, overrides), name.replace("-", "_"), overwrite=overwrite)
 
 
-app.add_typer(cells_app)  # its commands stand beside the stages
-
-
 def _add_into_stage(name: str, help_text: str) -> None:
     @app.command(name, help=help_text)
     def command(
@@ -122,6 +119,7 @@ def _add_into_stage(name: str, help_text: str) -> None:
         run_stage(load_run(config, [*overrides, *asked]), name, overwrite=overwrite)
 
 
+app.add_typer(cells_app)  # its commands stand beside the stages
 app.add_typer(rewards_app, name="rewards")
 
 for _name, _help in STAGES.items():

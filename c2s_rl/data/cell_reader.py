@@ -6,12 +6,13 @@ A row is a cell's place in the folder, counted over all parts. Left out: reading
 Shape suffixes: C cells of the folder, R rows asked for, Z ranked genes of all rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from c2s_rl.cells.rank import IndexArray
@@ -104,6 +105,20 @@ class CellReader:
         back[order] = np.arange(len(order))
         table = pa.concat_tables(pieces).take(pa.array(back)).combine_chunks()
         return self._as_cells(table, columns, with_values=with_values)
+
+    def rows_with_ids(self, wanted: Collection[str]) -> IndexArray:
+        """Rows of the cells that have one of the ids, rising; ids that no cell has are passed over.
+
+        Raises:
+            DataError: If a part is damaged.
+        """
+        values = pa.array(sorted(wanted), pa.string())
+        pieces = [np.zeros(0, dtype=np.int64)]
+        for group in range(len(self._groups)):
+            ids = self._read_group(group, ["cell_id"])["cell_id"]
+            found = pc.is_in(ids, value_set=values).to_numpy(zero_copy_only=False)
+            pieces.append(np.flatnonzero(found) + self._bounds[group])
+        return np.concatenate(pieces)
 
     def labels(self, column: str) -> LabelCodes:
         """Read one obs column of all cells.

@@ -16,10 +16,23 @@ import numpy as np
 from c2s_rl.cells.rank import IndexArray
 from c2s_rl.cells.vocabulary import shown
 from c2s_rl.data.h5ad_matrix import hdf5_errors
-from c2s_rl.errors import DataError, MissingFileError
+from c2s_rl.errors import ConfigError, DataError, MissingFileError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def require_other_name(source: Path, own_name: str) -> None:
+    """Check that the copy of a user's file will not take the place of a file of ours.
+
+    Raises:
+        ConfigError: If it would.
+    """
+    if source.name == own_name:
+        raise ConfigError(
+            f"into must be a file of another name than {own_name}, which lies where the copy goes, "
+            f"got {source}"
+        )
 
 
 def obs_names(path: Path) -> list[str]:

@@ -55,7 +55,7 @@ def vote(answers: Sequence[str], index: Mapping[str, str] | None) -> Vote:
     Args:
         answers: At least one.
         index: Closed set of labels, from `label_index`; None lets every answer be a label, spelled
-            as its first occurrence, and only an empty one unknown.
+            as its first occurrence in one line, and only an empty one unknown.
 
     Returns:
         The label with the most answers; among equals a known one goes before 'unknown', and what
@@ -70,10 +70,16 @@ def vote(answers: Sequence[str], index: Mapping[str, str] | None) -> Vote:
         elif key in {"", UNKNOWN}:
             labels.append(UNKNOWN)
         else:
-            labels.append(spelled.setdefault(key, answer.strip()))
+            labels.append(spelled.setdefault(key, _written(answer)))
     counts = Counter(labels)
     best = max(counts, key=lambda label: (counts[label], label != UNKNOWN, -labels.index(label)))
     return Vote(best, counts[best] / len(labels), counts[UNKNOWN])
+
+
+def _written(answer: str) -> str:
+    """One line without control characters, which a policy may write and HDF5 does not take."""
+    line = " ".join(answer.split())
+    return "".join(c if c.isprintable() else "\ufffd" for c in line)
 
 
 class LabelScore(BaseModel):

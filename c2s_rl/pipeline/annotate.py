@@ -14,26 +14,27 @@ of the majority is its type. Left out: sampling itself, which is the engines' (`
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, JsonValue, model_validator
+from pydantic import JsonValue
 
 from c2s_rl.cells.rank import IndexArray, stable_hash
 from c2s_rl.cells.sentence import write_sentence
 from c2s_rl.checkpoint import MANIFEST, replace_text, sha256_of
-from c2s_rl.config import FrozenConfig
 from c2s_rl.data.cell_groups import matching_rows
 from c2s_rl.data.cell_reader import CellReader
 from c2s_rl.data.cell_table import CellTable
-from c2s_rl.data.h5ad_copy import copy_with_obs
+from c2s_rl.data.h5ad_copy import copy_with_obs, require_other_name
 from c2s_rl.data.parquet_parts import read_parts, write_part
+from c2s_rl.data.prompt_cells import cells_shown
 from c2s_rl.errors import ConfigError, DataError
 from c2s_rl.evaluation.votes import UNKNOWN, AnnotationScore, label_index, score_annotation, vote
 from c2s_rl.grpo.roles import RolloutRequest
 from c2s_rl.grpo.sampling import SamplingConfig
 from c2s_rl.pipeline import convert, resumable
+from c2s_rl.pipeline.annotate_config import AnnotateConfig
 from c2s_rl.pipeline.ask import CHUNK_PROMPTS, AskFolders, OnProgress, StartEngines, answer_all
 from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.policy_files import policy_sha256
@@ -43,6 +44,8 @@ from c2s_rl.types import Group, IntArray, PromptRecord, Split, Task
 
 if TYPE_CHECKING:
     import pandas as pd
+
+__all__ = ["AnnotateConfig", "run"]
 
 ANNOTATIONS, SCORES, CELLS = "annotations.h5ad", "scores.json", "cells"
 TASK = Task.CELL_TYPE_ANNOTATION
@@ -58,70 +61,13 @@ PREDICTED, SHARE, NUM_UNKNOWN, ANSWERS = (
 log = logging.getLogger(__name__)
 
 
-class AnnotateConfig(FrozenConfig):
-    """Settings of the stage `annotate`."""
-
-    policy: str | None = Field(
-        None,
-        description="sft, pretrain, base, align or best (the run's own) or a folder; default: what "
-        "alignment starts from",
-    )
-    cells: Path | None = Field(None, description="Cells folder; default: the run's own")
-    source: ConvertConfig | None = Field(
-        None, description="Instead of cells: a file to convert first, as section `convert` has it"
-    )
-    where: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="Only cells with one of these labels, by obs column"
-    )
-    num_genes: int | None = Field(
-        None, ge=1, description="Genes of a cell sentence; default: the corpus'"
-    )
-    templates: Path | None = Field(
-        None, description="Phrasings of cell_type_annotation; default: the corpus' or shipped ones"
-    )
-    num_samples: int = Field(1, ge=1, description="Answers a cell, which vote")
-    temperature: float = Field(0.0, ge=0, description="0 takes the likeliest token (greedy)")
-    max_tokens: int = Field(24, ge=1, description="Longest answer, in tokens")
-    classes: tuple[str, ...] = Field(
-        (), description="Closed set of labels: any other answer is 'unknown'; empty: open"
-    )
-    classes_column: str | None = Field(
-        None, description="obs column whose labels are the closed set"
-    )
-    known_column: str | None = Field(
-        None, description="obs column with known cell types, for scores; default: the corpus'"
-    )
-    into: Path | None = Field(
-        None, description=".h5ad of the same cells: a copy of it gets the results in obs"
-    )
-    seed: int = Field(0, ge=0, lt=2**32, description="Seeds phrasing and answers of every cell")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if self.cells is not None and self.source is not None:
-            raise ValueError(f"cells must be given without source, got {self.cells} too")
-        return self
-
-    @model_validator(mode="after")
-    def _greedy_answers_once(self) -> Self:
-        if self.temperature == 0 and self.num_samples > 1:
-            raise ValueError(
-                "num_samples must be 1 with temperature 0, which gives the same answer every time, "
-                f"got {self.num_samples}"
-            )
-        if self.classes and self.classes_column is not None:
-            raise ValueError(
-                f"classes must be given without classes_column, got {self.classes_column!r} too"
-            )
-        return self
-
-
 def run(
     config: AnnotateConfig,
     folders: AskFolders,
     start_engines: StartEngines,
     *,
     prompt_seed: int,
+    corpus: Path | None = None,
     on_progress: OnProgress = lambda _done, _total: None,
     chunk_prompts: int = CHUNK_PROMPTS,
 ) -> AnnotationScore | None:
@@ -132,6 +78,7 @@ def run(
         folders: Inputs and output.
         start_engines: Called only if there is something left to ask.
         prompt_seed: Seed of the corpus, so that a cell's phrasing is the one it has there.
+        corpus: The run's corpus, which `side` is looked up in.
         on_progress: For progress bars.
         chunk_prompts: Cells of a part.
 
@@ -144,8 +91,10 @@ def run(
         DataError: If a column or label is unknown, or a prompt does not fit the model's context.
         StageError: If the output was begun from something else.
     """
+    if config.into is not None:
+        require_other_name(config.into, ANNOTATIONS)
     cells = folders.cells if config.source is None else _converted(config.source, folders.output)
-    asked = _Asked(config, cells, prompt_seed)
+    asked = _Asked(config, cells, prompt_seed, corpus)
     plan: dict[str, JsonValue] = {
         "config": config.model_dump(mode="json"),
         "policy_sha256": policy_sha256(folders.policy),
@@ -164,12 +113,20 @@ def run(
         chunk_prompts=chunk_prompts,
         on_progress=on_progress,
     )
+    return _finish(asked, output, plan, chunk_prompts)
+
+
+def _finish(
+    asked: "_Asked", output: Path, plan: dict[str, JsonValue], chunk_prompts: int
+) -> AnnotationScore | None:
+    """Write what the answers say, with the manifest last."""
     results, counts = _results(asked, output, chunk_prompts)
     _write_results(output, results, plan)
-    if config.into is not None:
+    into = asked.config.into
+    if into is not None:
         columns = results[[PREDICTED, SHARE, NUM_UNKNOWN, ANSWERS]]
-        copy_with_obs(config.into, output / config.into.name, columns)
-    score = _score(results, asked.known_column)
+        copy_with_obs(into, output / into.name, columns)
+    score = _score(results, asked.config.known_column)
     if score is not None:
         replace_text(output / SCORES, score.model_dump_json(indent=1) + "\n")
     resumable.finish(output, plan | counts)
@@ -195,7 +152,9 @@ def _converted(source: ConvertConfig, output: Path) -> Path:
 class _Asked:
     """The cells that are asked about, and how."""
 
-    def __init__(self, config: AnnotateConfig, folder: Path, prompt_seed: int) -> None:
+    def __init__(
+        self, config: AnnotateConfig, folder: Path, prompt_seed: int, corpus: Path | None
+    ) -> None:
         if config.num_genes is None:
             raise ConfigError(
                 "annotate.num_genes must be given where the run has no corpus, got None"
@@ -204,7 +163,13 @@ class _Asked:
         self.cells = CellReader(folder)
         self.templates: TemplateSet = load_templates(TASK, config.templates)
         self.rows: IndexArray = matching_rows(self.cells, config.where)
-        self.known_column = config.known_column
+        if config.side is not None:
+            if corpus is None:
+                raise ConfigError(f"annotate.side needs a run with a corpus, got {config.side}")
+            on_side = self.cells.rows_with_ids(cells_shown(corpus, TASK, config.side))
+            self.rows = np.intersect1d(self.rows, on_side)
+            if not len(self.rows):
+                raise DataError(f"at least one cell must match, got none on side {config.side}")
         self.label_names = self.cells.manifest.obs_columns
         if config.known_column is not None:
             self.cells.require_columns([config.known_column])

@@ -22,6 +22,7 @@ from pydantic import JsonValue
 from c2s_rl.checkpoint import MANIFEST, replace_text, sha256_of
 from c2s_rl.data.cell_groups import sample_rows
 from c2s_rl.data.cell_reader import CellReader
+from c2s_rl.data.h5ad_copy import require_other_name
 from c2s_rl.errors import ConfigError
 from c2s_rl.models.policy_embedder import LAYER, POOLING
 from c2s_rl.pipeline import resumable
@@ -100,6 +101,8 @@ def run(
         DataError: If a column is unknown, a context does not fit the model, or files are damaged.
         StageError: If the output was begun from something else.
     """
+    if config.into is not None:
+        require_other_name(config.into, EMBEDDINGS)
     source, left_out = _source(config, folders)
     require_free_names(source.label_names)
     plan = _plan(config, folders)

@@ -41,9 +41,9 @@ def begin(folder: Path, plan: dict[str, JsonValue], *, beside: Collection[str] =
                 f"{former.get(key)!r} -> {plan.get(key)!r}; --overwrite begins again"
             )
         return not (folder / MANIFEST).is_file()
-    if folder.exists() and (
-        not folder.is_dir() or {path.name for path in folder.iterdir()} - set(beside)
-    ):
+    # Hidden names are what killed writers leave; their owners look after them.
+    found = {p.name for p in folder.iterdir() if p.name[0] != "."} if folder.is_dir() else set()
+    if (folder.exists() and not folder.is_dir()) or found - set(beside):
         raise StageError(
             f"an output folder must be new, empty or hold {PLAN}, got {folder} with other files"
         )

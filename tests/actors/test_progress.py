@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from actors.progress import AlignProgress, SftProgress
+from actors.progress import AlignProgress, CountProgress, SftProgress
 from c2s_rl.pipeline.align import StepReport
 from c2s_rl.pipeline.pretrain import PretrainConfig
 from c2s_rl.pipeline.tokens import TokenProgress
@@ -46,3 +46,14 @@ def test_pretraining_shows_tokens_then_losses_under_its_own_name():
         "pretraining 200/200  loss 1.5  lr 1e-05  tokens/s 1234",
         "pretraining 200/200  held-out loss 1.25",
     ]
+
+
+def test_counted_work_is_told_in_few_lines():
+    stream = io.StringIO()
+    with CountProgress(Console(file=stream), "embed") as progress:
+        progress.update(0, 1000)
+        for done in range(1, 1001):
+            progress.update(done, 1000)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 21  # at the start and at every twentieth of the work
+    assert (lines[0], lines[-1]) == ("embed 0/1000", "embed 1000/1000")

@@ -21,6 +21,7 @@ INDEX = label_index(["B cell", "CD4+ T cell"])
         (["what", "B cell"], INDEX, Vote("B cell", 0.5, 1)),  # a label before no label
         (["what", "who", "B cell"], INDEX, Vote("unknown", 2 / 3, 2)),
         ([" NK cell", "nk  Cell.", "B cell"], None, Vote("NK cell", 2 / 3, 0)),
+        ([" a\x00b \n c"], None, Vote("a\ufffdb c", 1.0, 0)),
         (["", "Unknown", "B"], None, Vote("unknown", 2 / 3, 2)),
     ],
 )

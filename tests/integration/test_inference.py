@@ -62,7 +62,7 @@ def check_annotation(prepared, tmp_path):
     """Greedy answers are the model's own; seeded ones do not depend on the chunks."""
     folders = {
         name: AskFolders(prepared.policy, prepared.cells, tmp_path / name)
-        for name in ("greedy", "small", "large", "long")
+        for name in ("greedy", "small", "large", "too_long")
     }
     config = AnnotateConfig(num_genes=10, max_tokens=6)
     annotate.run(config, folders["greedy"], engines(prepared), prompt_seed=0, chunk_prompts=20)
@@ -76,7 +76,7 @@ def check_annotation(prepared, tmp_path):
             annotate.run(sampled, folders[name], start, prompt_seed=0, chunk_prompts=chunk)
         long = sampled.model_copy(update={"templates": long_template(tmp_path)})
         with pytest.raises(DataError, match="for prompt 'cell_type_annotation/c0/0'"):
-            annotate.run(long, folders["long"], start, prompt_seed=0)
+            annotate.run(long, folders["too_long"], start, prompt_seed=0)
     small, large = (
         ad.read_h5ad(tmp_path / name / "annotations.h5ad").obs for name in ("small", "large")
     )
@@ -110,7 +110,7 @@ def kept(start, stack):
 
 def long_template(tmp_path):
     path = tmp_path / "long.yaml"
-    sentence = "{cell_sentence} " * 20
+    sentence = "{cell_sentence} " * 60
     path.write_text(f"task: cell_type_annotation\nprompts:\n  - '{sentence}is'\n")
     return path
 
@@ -118,7 +118,7 @@ def long_template(tmp_path):
 def greedy_answer(prepared, cell, config):
     """The likeliest tokens by the plain model, up to the end token."""
     folder = prepared.policy
-    asked = annotate._Asked(config, prepared.cells, 0)
+    asked = annotate._Asked(config, prepared.cells, 0, None)
     (request,) = asked.requests(int(cell[1:]), int(cell[1:]) + 1)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()

@@ -34,11 +34,11 @@ def write_policy(folder: Path, *, seed: int = 0) -> Path:
         model = LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=len(tokenizer),
-                hidden_size=16,
+                hidden_size=64,  # heads of 32: the smallest that vLLM attends with on a CPU
                 num_hidden_layers=2,
                 num_attention_heads=2,
                 num_key_value_heads=2,
-                intermediate_size=32,
+                intermediate_size=64,
                 max_position_embeddings=512,
                 initializer_range=0.3,
             )

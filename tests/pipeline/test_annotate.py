@@ -6,10 +6,13 @@ import anndata as ad
 import numpy as np
 import pytest
 
+from c2s_rl.data.corpus_config import CorpusConfig
+from c2s_rl.data.prompt_set import read_prompts
 from c2s_rl.errors import ConfigError, DataError, StageError
-from c2s_rl.pipeline import annotate
+from c2s_rl.pipeline import annotate, corpus
 from c2s_rl.pipeline.annotate import AnnotateConfig
 from c2s_rl.pipeline.ask import AskFolders
+from c2s_rl.types import Split, Task
 from tests.pipeline.ask_cases import FakeEngines
 from tests.pipeline.embed_cases import prepare
 
@@ -21,10 +24,12 @@ def prepared(tmp_path_factory):
     return prepare(tmp_path_factory.mktemp("annotate"))
 
 
-def run(prepared, output, engines, **options):
+def run(prepared, output, engines, *, corpus=None, **options):
     config = AnnotateConfig.model_validate({"num_genes": 10} | options)
     folders = AskFolders(prepared.policy, prepared.cells, output)
-    return annotate.run(config, folders, engines.start, prompt_seed=0, chunk_prompts=8)
+    return annotate.run(
+        config, folders, engines.start, prompt_seed=0, corpus=corpus, chunk_prompts=8
+    )
 
 
 def knows(record, _seed):
@@ -123,7 +128,7 @@ def test_a_file_of_cells_is_converted_first_and_its_copy_gets_the_results(prepar
     copy = ad.read_h5ad(tmp_path / "a" / "cells.h5ad")
     assert copy.obs["predicted_cell_type"].tolist()[:4] == [
         "B cell.",
-        "t  cell",
+        "t cell",
         "B cell.",
         "B cell.",
     ]
@@ -136,6 +141,7 @@ def test_a_file_of_cells_is_converted_first_and_its_copy_gets_the_results(prepar
     ("options", "error", "message"),
     [
         ({"num_genes": None}, ConfigError, "annotate.num_genes must be given"),
+        ({"into": "x/annotations.h5ad"}, ConfigError, "another name than annotations.h5ad"),
         ({"where": {"donor": ["d9"]}}, DataError, "a label of donor must be one of 'd1', 'd2'"),
         (
             {"where": {"donor": ["d1"], "cell_type": ["T cell"]}, "known_column": "celltype"},
@@ -153,6 +159,21 @@ def test_what_cannot_be_annotated_is_named(prepared, tmp_path, options, error, m
     assert engines.num_starts == 0
 
 
+def test_held_out_cells_are_asked_with_the_very_prompts_of_the_corpus(prepared, tmp_path):
+    config = CorpusConfig(
+        tasks=[Task.CELL_TYPE_ANNOTATION], num_genes=10, split={"test_fraction": 0.3}
+    )
+    corpus.run(config, prepared.cells, tmp_path / "corpus")
+    held_out = read_prompts(tmp_path / "corpus", split=Split.TEST)
+    engines = FakeEngines(knows)
+    run(prepared, tmp_path / "a", engines, corpus=tmp_path / "corpus", side="test")
+    asked = {r.record.context_id: r.record.prompt for r in engines.requests}
+    assert asked == {record.context_id: record.prompt for record in held_out.records}
+    assert 0 < len(asked) < 50
+    with pytest.raises(ConfigError, match=r"annotate\.side needs a run with a corpus, got test"):
+        run(prepared, tmp_path / "b", engines, side="test")
+
+
 def test_it_does_not_go_on_with_other_settings(prepared, tmp_path):
     run(prepared, tmp_path / "a", FakeEngines(knows))
     with pytest.raises(StageError, match=r"another config: .*'num_genes': 10.*'num_genes': 9"):
@@ -165,6 +186,7 @@ def test_it_does_not_go_on_with_other_settings(prepared, tmp_path):
         ({"num_samples": 3}, "num_samples must be 1 with temperature 0"),
         ({"classes": ["a"], "classes_column": "b"}, "without classes_column"),
         ({"cells": "a", "source": {"path": "b.h5ad"}}, "without source"),
+        ({"cells": "a", "side": "test"}, "the run's own cells only, got test"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, message):

@@ -200,6 +200,7 @@ def test_it_does_not_go_on_from_another_policy(prepared, tmp_path):
         ({"labels": ["celltype"]}, DataError, "did you mean 'cell_type'"),
         ({"samples": {"by": ["donor"], "cells": 40}}, DataError, "needs 40 cells .* at most 33"),
         ({"num_genes": None}, ConfigError, "embed.num_genes must be given"),
+        ({"into": "x/embeddings.h5ad"}, ConfigError, "another name than embeddings.h5ad"),
         ({"num_genes": 30, "prompt": "{cell_sentence} " * 20}, DataError, "512 tokens"),
     ],
 )

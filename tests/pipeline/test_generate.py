@@ -72,8 +72,8 @@ def test_cells_are_written_with_expression_by_rank(prepared, tmp_path):
     assert (heat.num_cells, heat.num_empty, heat.num_truncated) == (11, 0, 0)
     assert 1 < heat.num_distinct <= 11
     assert counts == generate.GenerateCounts.read(tmp_path / "g")
-    said = json.loads(adata.uns["c2s_rl"])
-    assert said["rank_model"]["slope"] == model.slope
+    assert adata.uns["c2s_rl"]["rank_model"]["slope"] == model.slope
+    assert json.loads(adata.uns["c2s_rl"]["made_from"])["config"]["num_genes"] == 8
 
 
 def test_perturbations_show_control_cells_of_the_type(prepared, tmp_path):

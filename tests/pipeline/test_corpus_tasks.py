@@ -13,8 +13,10 @@ from c2s_rl.cells.programs import read_gmt
 from c2s_rl.checkpoint import sha256_of
 from c2s_rl.data import corpus as corpus_module
 from c2s_rl.data.cell_table import CellTable, concatenated, sliced
+from c2s_rl.data.part_file import write_part
 from c2s_rl.data.prompt_set import PromptSet, read_prompts
-from c2s_rl.data.shards import read_cells, read_manifest, write_cells
+from c2s_rl.data.shards import read_cells, read_manifest, write_manifest
+from c2s_rl.data.values import Values
 from c2s_rl.errors import ConfigError, DataError, MissingFileError
 from c2s_rl.models.tokenizer import train_bpe
 from c2s_rl.pipeline import convert, corpus
@@ -30,7 +32,7 @@ def cells(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kang")
     source = convert.ConvertConfig(
         path=str(data_dir / "kang" / "kang_ifnb_2000x13215.h5ad"),
-        values=convert.Values.LOG1P,
+        values=Values.LOG1P,
         obs=("cell_type", "condition"),
     )
     convert.run(source, folder / "all")
@@ -50,9 +52,11 @@ def write_again(like: Path, folder: Path, table: CellTable) -> None:
         table.cell_ids, table.indptr, table.genes, table.values, obs, table.source_rows
     )
     manifest = read_manifest(like).model_copy(
-        update={"num_cells": len(told), "obs_columns": tuple(obs)}
+        update={"num_cells": len(told), "obs_columns": tuple(obs), "parts": ("part-00000.parquet",)}
     )
-    write_cells(folder, [told], lambda: manifest, source_file="kang.h5ad")
+    folder.mkdir()
+    write_part(folder / manifest.parts[0], [told], source_file="kang.h5ad", has_values=True)
+    write_manifest(folder, manifest)
 
 
 def config(data_dir: Path, folder: Path, **changes: object) -> corpus.CorpusConfig:

@@ -65,6 +65,7 @@ class H5adStream:
 
         self._file = h5py.File(path, "w")
         self._compression = compression
+        self.num_genes = len(var)
         self._encode(self._file, "anndata", "0.1.0")
         write_elem(self._file, "var", var)
         for name in ("layers", "obsm", "varm", "obsp", "varp"):

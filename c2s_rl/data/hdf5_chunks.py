@@ -9,16 +9,19 @@ unpacked, is left to h5py, whose values are the definition and whose errors name
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
-from isal.isal_zlib import IsalError
 
 from c2s_rl.cells.jit import kernel
 
 ByteArray = npt.NDArray[np.uint8]
+
+# The package's own types call this class an exception, not a class of exceptions.
+UnpackError = cast("type[Exception]", isal_zlib.IsalError)
 
 PACKED = (
     (h5py.h5z.FILTER_DEFLATE,),
@@ -88,7 +91,7 @@ class UnpackedArray:
         size = self._chunk * self._dtype.itemsize
         try:
             unpacked = isal_zlib.decompressobj().decompress(packed, size + 1)
-        except IsalError:
+        except UnpackError:
             return None
         if len(unpacked) != size:
             return None

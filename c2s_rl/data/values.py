@@ -249,7 +249,7 @@ def normalise(
     Source: C2S-Scale section 4.2 (genes at the floor of an L1000 profile share the last rank).
     """
     floors_C = np.zeros(len(chunk.indptr) - 1)
-    kept = chunk.values.astype(np.float64, copy=False)
+    kept: ValueArray = chunk.values.astype(np.float64, copy=False)
     is_linear = values is Values.COUNTS
     if values is Values.LOG2:
         floors_C = _floors(chunk, len(genes.gene_of_column))
@@ -296,7 +296,7 @@ def library_factors(indptr: IndexArray, counts: ValueArray, target_sum: float) -
 
 
 @kernel
-def log_one_plus(numbers: DoubleArray, divisor: float) -> FloatArray:
+def log_one_plus(numbers: ValueArray, divisor: float) -> FloatArray:
     """Return ln(1 + x) / divisor, rounded to 32 bits.
 
     A kernel, because `expression_of_counts` must take the same logarithm to the last bit.

@@ -142,6 +142,8 @@ def num_parts(source: PlannedSource) -> int:
 def with_genes(work: PlannedWork, kept: IntArray) -> PlannedWork:
     """Keep some of the genes only; `kept` are rising indices."""
     plan, indices = work.plan, kept.tolist()
+    if len(indices) == len(plan.symbols):
+        return work
     genes = {
         "symbols": tuple(plan.symbols[i] for i in indices),
         "original": tuple(plan.original[i] for i in indices),

@@ -7,6 +7,7 @@ fast as one. The result does not depend on who does what.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
@@ -80,7 +81,11 @@ class InThreads:
             finally:
                 idle.put(worker)
 
-        with ThreadPoolExecutor(num_threads, thread_name_prefix="convert") as pool:
+        with ExitStack() as stack:
+            for worker in workers:
+                stack.callback(worker.close)
+            pool = ThreadPoolExecutor(num_threads, thread_name_prefix="convert")
+            stack.enter_context(pool)
             futures = [pool.submit(do, task) for task in tasks]
             try:
                 for future in futures:
@@ -88,5 +93,3 @@ class InThreads:
             finally:
                 for future in futures:
                     future.cancel()
-        for worker in workers:
-            worker.close()

@@ -7,7 +7,7 @@ Shapes: C cells of a chunk, W words of all its sentences, N genes of the vocabul
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from c2s_rl.cells.rank import IndexArray
 from c2s_rl.cells.reading import TEXTS_AT_ONCE, UNKNOWN, SentenceReader, WordTable
 from c2s_rl.cells.vocabulary import Vocabulary, shown
 from c2s_rl.data.h5ad_stream import Column
-from c2s_rl.data.sentence_files import SentenceBatch, iter_sentences
+from c2s_rl.data.sentence_files import SentenceBatch
 from c2s_rl.data.shard_stream import iter_cells
 from c2s_rl.data.shards import CellManifest
 from c2s_rl.errors import DataError
@@ -107,24 +107,23 @@ def cell_chunks(
 
 
 def sentence_chunks(
-    path: Path, column: str | None, manifest: CellManifest, repeats: RepeatRule
+    batches: Iterable[SentenceBatch], manifest: CellManifest, repeats: RepeatRule, *, place: str
 ) -> Iterator[ExpressionChunk]:
     """Read sentences and give their genes the values of a rank model.
 
     Args:
-        path: See `sentence_files`.
-        column: Where the sentences are; None takes the usual names.
+        batches: The sentences, a few at a time.
         manifest: Of the cells that the sentences are like: vocabulary and rank model.
         repeats: Where a gene that is named twice stands.
+        place: Where the sentences are from, for messages.
 
     Raises:
-        MissingFileError: If there is nothing to read.
-        DataError: If a file is damaged, no word of all sentences is a gene, or a completion does
-            not parse to the genes that were recorded with it.
+        DataError: If no word of all sentences is a gene, or a completion does not parse to the
+            genes that were recorded with it.
     """
     reader = SentenceReader(manifest.vocabulary)
     num_words, num_unknown, unknown = 0, 0, ""
-    for batch in iter_sentences(path, column):
+    for batch in batches:
         parts: list[ExpressionRows] = []
         words_C: list[IndexArray] = []
         unknown_C: list[IndexArray] = []
@@ -150,7 +149,7 @@ def sentence_chunks(
         num_words += int(chunk.num_words_C.sum())
         num_unknown += int(chunk.num_unknown_C.sum())
         yield chunk
-    _require_genes(num_words, num_unknown, unknown, manifest.vocabulary, path)
+    _require_genes(num_words, num_unknown, unknown, manifest.vocabulary, place)
 
 
 def _joined(parts: Sequence[ExpressionRows]) -> ExpressionRows:
@@ -189,7 +188,7 @@ def _require_recorded(words: WordTable, batch: SentenceBatch, part: slice, num_g
 
 
 def _require_genes(
-    num_words: int, num_unknown: int, unknown: str, vocabulary: Vocabulary, path: Path
+    num_words: int, num_unknown: int, unknown: str, vocabulary: Vocabulary, place: str
 ) -> None:
     """Check at the end that the sentences were of this vocabulary."""
     if not num_unknown:
@@ -200,13 +199,13 @@ def _require_genes(
         hint = f"; the cells spell it in another case than {first!r}" if is_case else ""
         raise DataError(
             f"sentences must name genes of the cells' vocabulary ({len(vocabulary)} symbols), got "
-            f"none among {num_words} words, such as {unknown}, in {path}{hint}"
+            f"none among {num_words} words, such as {unknown}, in {place}{hint}"
         )
     if 2 * num_unknown > num_words:
         log.warning(
             "to-anndata: %d of %d words of %s are no symbols of the cells, such as %s",
             num_unknown,
             num_words,
-            path,
+            place,
             unknown,
         )

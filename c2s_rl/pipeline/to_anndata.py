@@ -25,6 +25,7 @@ from c2s_rl.cells.inverse import ExpressionRows, RepeatRule
 from c2s_rl.cells.rank import IndexArray
 from c2s_rl.config import FrozenConfig
 from c2s_rl.data.h5ad_stream import H5adStream, UnsValue, new_file
+from c2s_rl.data.sentence_files import SentenceBatch, iter_sentences
 from c2s_rl.data.shards import CellManifest, read_manifest
 from c2s_rl.errors import ConfigError, DataError
 from c2s_rl.pipeline.expression_chunks import (
@@ -116,13 +117,20 @@ class Written:
         )
 
 
-def run(config: ToAnnDataConfig, output: Path, *, overwrite: bool = False) -> Written:
+def run(
+    config: ToAnnDataConfig,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    answers: Iterable[SentenceBatch] | None = None,
+) -> Written:
     """Write one .h5ad file.
 
     Args:
         config: What to write.
         output: The file; it appears whole or not at all.
         overwrite: Replace it where it exists.
+        answers: Sentences in memory; `config.sentences` then only says where they are from.
 
     Raises:
         MissingFileError: If the folder or the sentences are not there.
@@ -134,36 +142,43 @@ def run(config: ToAnnDataConfig, output: Path, *, overwrite: bool = False) -> Wr
     if output.suffix != ".h5ad":
         raise ConfigError(f"the output must be an .h5ad file, got {output}")
     manifest = read_manifest(config.cells)
-    values = _value_source(config, manifest)
-    if config.sentences is None:
+    if answers is None and config.sentences is not None:
+        answers = iter_sentences(config.sentences, config.column)
+    place = str(config.sentences or "the answers")
+    values = _value_source(config, manifest, has_answers=answers is not None)
+    total: int | None = None
+    if answers is None:
         chunks = cell_chunks(config.cells, manifest, with_values=values is ValueSource.STORED)
-        total: int | None = -(-manifest.num_cells // CELLS_AT_ONCE)
+        total = -(-manifest.num_cells // CELLS_AT_ONCE)
     else:
-        chunks = sentence_chunks(config.sentences, config.column, manifest, config.repeats)
-        total = None
+        chunks = sentence_chunks(answers, manifest, config.repeats, place=place)
+    uns = _uns(config, manifest, values, None if answers is None else place)
     compression = None if config.compression is Compression.NONE else config.compression.value
-    written = Written(values)
     with new_file(output, overwrite=overwrite) as partial:
         stream = H5adStream(partial, _var(manifest, config.var_names), compression=compression)
         try:
-            for chunk in _with_progress(chunks, total):
-                counts = chunk.counts
-                stream.append(
-                    chunk.cell_ids,
-                    _csr(chunk.rows, len(manifest.symbols)),
-                    {**chunk.obs, **counts},
-                )
-                written = written.more(len(chunk.cell_ids), counts)
+            written = _append(stream, _with_progress(chunks, total), Written(values))
             if not written.num_cells:
-                raise DataError(f"sentences must be at least one, got none in {config.sentences}")
-            stream.finish(_uns(config, manifest, values))
+                raise DataError(f"sentences must be at least one, got none in {place}")
+            stream.finish(uns)
         finally:
             stream.close()
     return written
 
 
-def _value_source(config: ToAnnDataConfig, manifest: CellManifest) -> ValueSource:
-    if config.sentences is not None:
+def _append(stream: H5adStream, chunks: Iterable[ExpressionChunk], written: Written) -> Written:
+    """Add all cells to the file; return what it holds then."""
+    for chunk in chunks:
+        counts = chunk.counts
+        stream.append(chunk.cell_ids, _csr(chunk.rows, stream.num_genes), {**chunk.obs, **counts})
+        written = written.more(len(chunk.cell_ids), counts)
+    return written
+
+
+def _value_source(
+    config: ToAnnDataConfig, manifest: CellManifest, *, has_answers: bool
+) -> ValueSource:
+    if has_answers:
         if config.values is ValueSource.STORED:
             raise ConfigError(
                 "values of sentences must be rank_model, got stored: a text holds no expression"
@@ -201,7 +216,7 @@ def _var(manifest: CellManifest, names: GeneNames) -> "pd.DataFrame":
 
 
 def _uns(
-    config: ToAnnDataConfig, manifest: CellManifest, values: ValueSource
+    config: ToAnnDataConfig, manifest: CellManifest, values: ValueSource, sentences: str | None
 ) -> dict[str, UnsValue]:
     """Say where the numbers come from; scanpy reads `log1p`."""
     model = manifest.rank_model
@@ -218,8 +233,8 @@ def _uns(
         "organism": manifest.organism,
         "cells": str(config.cells),
     }
-    if config.sentences is not None:
-        about |= {"sentences": str(config.sentences), "repeats": config.repeats.value}
+    if sentences is not None:
+        about |= {"sentences": sentences, "repeats": config.repeats.value}
     uns: dict[str, UnsValue] = {UNS: about}
     for prefix, base in LOG_BASES.items():
         if manifest.normalisation.startswith(prefix):

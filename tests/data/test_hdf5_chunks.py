@@ -75,13 +75,12 @@ def test_a_damaged_chunk_is_named_by_h5py(tmp_path):
 
 def claim(file, name, size, dtype, kind):
     """Make a dataset that claims `size` values and holds none, or next to none."""
+    packed = {"chunks": (100_000,), "compression": "gzip"}
     match kind:
         case "unwritten chunks":
-            file.create_dataset(
-                name, shape=size, dtype=dtype, chunks=(100_000,), compression="gzip"
-            )
+            file.create_dataset(name, shape=size, dtype=dtype, **packed)
         case "one chunk":
-            file.create_dataset(name, shape=size, dtype=dtype, chunks=(100_000,))[:10] = 1
+            file.create_dataset(name, shape=size, dtype=dtype, **packed)[:10] = 1
         case "unwritten":
             file.create_dataset(name, shape=size, dtype=dtype)
         case "implausible":

@@ -1,4 +1,4 @@
-"""Small folders of cell shards, made by the real conversion."""
+"""Small folders of cell shards, made by the real conversion, and the way back."""
 
 from pathlib import Path
 
@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from c2s_rl.config import validate
+from c2s_rl.pipeline import to_anndata
 from c2s_rl.pipeline.convert import ConvertConfig, run
 
 
@@ -31,3 +33,15 @@ def toy_counts(num_cells=50, num_genes=20):
     counts = np.random.default_rng(0).poisson(1.5, size=(num_cells, num_genes))
     counts[:, 0] += 1  # no cell is empty
     return counts.astype(np.float32)
+
+
+def read(folder: Path, cells: Path, **options) -> tuple[anndata.AnnData, to_anndata.Written]:
+    config = validate(to_anndata.ToAnnDataConfig, {"cells": str(cells), **options}, "test")
+    written = to_anndata.run(config, folder / "out.h5ad", overwrite=True)
+    return anndata.read_h5ad(folder / "out.h5ad"), written
+
+
+def lines(tmp_path, *texts):
+    path = tmp_path / "sentences.txt"
+    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    return str(path)

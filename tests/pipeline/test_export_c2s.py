@@ -15,6 +15,7 @@ from c2s_rl.errors import DataError, StageError
 from c2s_rl.pipeline import export_c2s
 from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.convert import run as convert
+from c2s_rl.pipeline.convert_work import PART_ROWS
 from tests.benchmarks.peers import load_cell2sentence
 from tests.pipeline.shard_cases import make_cells, toy_counts
 
@@ -56,6 +57,17 @@ def test_a_tied_random_matrix_reads_word_for_word(tmp_path, capfd):
     matrix = sparse.csr_matrix(np.log1p(counts / 3).astype(np.float32))
     adata = anndata.AnnData(matrix, obs=obs, var=pd.DataFrame(index=names))
     require_the_same(tmp_path, adata, ("cell_type",), capfd)
+
+
+def test_the_random_stream_goes_on_from_part_to_part(tmp_path, capfd):
+    num_cells = PART_ROWS + 300
+    counts = np.random.default_rng(2).poisson(1.0, size=(num_cells, 12))
+    counts[:, 0] += 1
+    obs = pd.DataFrame(index=[f"c{i}" for i in range(num_cells)])
+    matrix = sparse.csr_matrix(np.log1p(counts / 3).astype(np.float32))
+    var = pd.DataFrame(index=[f"G{i}" for i in range(12)])
+    adata = anndata.AnnData(matrix, obs=obs, var=var)
+    require_the_same(tmp_path, adata, (), capfd)
 
 
 def test_real_cells_read_word_for_word_and_load_into_the_package(tmp_path, data_dir, capfd):

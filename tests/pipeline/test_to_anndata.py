@@ -10,23 +10,17 @@ import pytest
 
 from c2s_rl.cells.rank_model import sentence_to_expression
 from c2s_rl.cells.sentence import RepeatRule, parse_cells, write_sentence
-from c2s_rl.config import validate
 from c2s_rl.data.completions import write_completions
+from c2s_rl.data.sentence_files import SentenceBatch
 from c2s_rl.data.shards import read_cells, read_manifest
-from c2s_rl.errors import ConfigError, DataError, MissingFileError, StageError
+from c2s_rl.errors import DataError
 from c2s_rl.pipeline import export_c2s, expression_chunks
 from c2s_rl.pipeline.convert import ConvertConfig
 from c2s_rl.pipeline.convert import run as convert
-from c2s_rl.pipeline.to_anndata import ToAnnDataConfig, Written, run
+from c2s_rl.pipeline.to_anndata import ToAnnDataConfig, run
 from c2s_rl.types import Completion, Group, PromptRecord, ScoredGroup, Split, Task
 from tests.benchmarks.peers import load_cell2sentence
-from tests.pipeline.shard_cases import make_cells, toy_counts
-
-
-def read(folder, cells, **options) -> tuple[anndata.AnnData, Written]:
-    config = validate(ToAnnDataConfig, {"cells": str(cells), **options}, "test")
-    written = run(config, folder / "out.h5ad", overwrite=True)
-    return anndata.read_h5ad(folder / "out.h5ad"), written
+from tests.pipeline.shard_cases import lines, make_cells, read, toy_counts
 
 
 def test_stored_cells_come_back_as_they_were(tmp_path):
@@ -76,12 +70,6 @@ def test_stored_cells_by_the_rank_model_equal_one_sentence_at_a_time(tmp_path):
         for i, e in enumerate(expected)
     )
     assert written.num_below_zero == below == adata.obs["num_below_zero"].sum()
-
-
-def lines(tmp_path, *texts):
-    path = tmp_path / "sentences.txt"
-    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-    return str(path)
 
 
 def test_words_are_counted_by_what_became_of_them(tmp_path):
@@ -210,55 +198,11 @@ def test_completions_of_a_run_keep_their_prompts_and_scores(tmp_path):
         read(tmp_path, other, sentences=str(folder))
 
 
-def test_sentences_of_another_vocabulary_are_refused(tmp_path):
-    cells = make_cells(tmp_path)
-    with pytest.raises(
-        DataError, match="got none among 2 words, such as 'ACTB', 'B2M', in"
-    ) as info:
-        read(tmp_path, cells, sentences=lines(tmp_path, "ACTB B2M"))
-    assert "another case" not in str(info.value)
-    with pytest.raises(DataError, match="the cells spell it in another case than 'g1'"):
-        read(tmp_path, cells, sentences=lines(tmp_path, "g1 g2"))
-    assert not (tmp_path / "out.h5ad").exists()
-    assert not list(tmp_path.glob(".*"))
-
-
 def test_mostly_unknown_words_are_written_with_a_warning(tmp_path, caplog):
     cells = make_cells(tmp_path)
     read(tmp_path, cells, sentences=lines(tmp_path, "G1 WHAT IS THIS"))
     assert "3 of 4 words of" in caplog.text
     assert "are no symbols of the cells, such as 'WHAT', 'IS', 'THIS'" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"values": "stored"}, ConfigError, "values of sentences must be rank_model, got stored"),
-        ({"column": "x"}, DataError, "one sentence a line and no columns, got x of"),
-        ({"sentences": "gone.txt"}, MissingFileError, "sentences must be a file, a folder of Parq"),
-        ({"cells": "gone"}, MissingFileError, "a cells folder must hold manifest.json, got none"),
-    ],
-)
-def test_what_cannot_be_is_refused(tmp_path, options, error, message):
-    cells = make_cells(tmp_path)
-    with pytest.raises(error, match=message):
-        read(tmp_path, **{"cells": cells, "sentences": lines(tmp_path, "G1"), **options})
-
-
-def test_a_column_needs_sentences(tmp_path):
-    with pytest.raises(ConfigError, match="a column is one of sentences, got text and no sent"):
-        read(tmp_path, make_cells(tmp_path), column="text")
-
-
-def test_an_output_is_not_replaced_unasked(tmp_path):
-    config = ToAnnDataConfig(cells=make_cells(tmp_path))
-    run(config, tmp_path / "out.h5ad")
-    before = (tmp_path / "out.h5ad").stat().st_mtime_ns
-    with pytest.raises(StageError, match=r"must be new, got .*out.h5ad that exists; see --overwri"):
-        run(config, tmp_path / "out.h5ad")
-    assert (tmp_path / "out.h5ad").stat().st_mtime_ns == before
-    with pytest.raises(ConfigError, match=r"the output must be an \.h5ad file, got"):
-        run(config, tmp_path / "out.csv")
 
 
 def test_chunks_do_not_change_the_file(tmp_path, monkeypatch):
@@ -303,52 +247,6 @@ def test_a_data_set_of_the_package_becomes_anndata(tmp_path):
     assert written.num_unknown == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.parquet", b"PAR1 not really", "sentences must be whole Parquet, got .*a.parquet"),
-        ("a.jsonl", b'{"text": "G1"}\n{"text": 1}\n', "sentences must be JSON, one record a line"),
-        (
-            "a.jsonl",
-            b'{"text": "G1"}\n{"text": null}\n',
-            "a sentence must be text, got None in row 1",
-        ),
-        (
-            "a.jsonl",
-            b'{"sentense": "G1"}\n',
-            "column completion or cell_sentence or text, got 'sent",
-        ),
-        ("a.txt", b"G1 \xff\n", "sentences must be UTF-8 text, got"),
-        ("a.txt", b"", "sentences must be at least one, got none in"),
-    ],
-)
-def test_a_damaged_file_of_sentences_is_refused(tmp_path, name, content, message):
-    cells = make_cells(tmp_path)
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        read(tmp_path, cells, sentences=str(tmp_path / name))
-    assert not (tmp_path / "out.h5ad").exists()
-
-
-def test_a_column_that_is_not_there_names_the_nearest(tmp_path):
-    cells = make_cells(tmp_path)
-    (tmp_path / "a.jsonl").write_text('{"answer": "G1"}\n')
-    adata, _ = read(tmp_path, cells, sentences=str(tmp_path / "a.jsonl"), column="answer")
-    assert adata.n_obs == 1
-    with pytest.raises(DataError, match=r"got 'answr' in .* did you mean 'answer'"):
-        read(tmp_path, cells, sentences=str(tmp_path / "a.jsonl"), column="answr")
-
-
-def test_shards_that_are_damaged_are_refused(tmp_path):
-    cells = make_cells(tmp_path)
-    (cells / "part-00000.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="a cell shard must be whole Parquet, got"):
-        read(tmp_path, cells)
-    (cells / "part-00000.parquet").unlink()
-    with pytest.raises(MissingFileError, match="every part of the manifest must be there, got no"):
-        read(tmp_path, cells)
-
-
 def test_cells_without_values_go_by_the_rank_model(tmp_path):
     cells = make_cells(tmp_path, write_values=False)
     adata, written = read(tmp_path, cells)
@@ -364,3 +262,15 @@ def test_scanpy_is_told_the_base_of_the_logarithm(tmp_path):
     adata, _ = read(tmp_path, cells)
     assert adata.uns["c2s_rl"]["unit"] == "log10(1+CP10k)"
     assert adata.uns["log1p"] == {"base": 10}
+
+
+def test_answers_in_memory_are_written_like_those_of_a_file(tmp_path):
+    config = ToAnnDataConfig(cells=make_cells(tmp_path))
+    labels = {"cell_type": np.array(["T cell", ""], dtype=object)}
+    batch = SentenceBatch(["G1 G2", "G3"], [False, False], ["a", "b"], labels, None, "vLLM")
+    run(config, tmp_path / "out.h5ad", answers=[batch])
+    adata = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert adata.obs_names.tolist() == ["a", "b"]
+    assert adata.obs["cell_type"].isna().tolist() == [False, True]
+    assert adata.obs["num_genes"].tolist() == [2, 1]
+    assert adata.uns["c2s_rl"]["sentences"] == "the answers"

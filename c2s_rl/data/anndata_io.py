@@ -71,18 +71,24 @@ def open_h5ad(
         yield cells
 
 
-def scanpy_dataset_path(file_name: str) -> Path:
-    """Return the path of a data set that lies inside the installed scanpy package.
+def packaged_file(package: str, file_name: str) -> Path:
+    """Return the path of a data file that lies inside an installed package.
+
+    Args:
+        package: Its import name.
+        file_name: Path within the package's folder.
 
     Raises:
-        MissingFileError: If scanpy is not installed or does not ship the file.
+        MissingFileError: If the package is not installed or does not ship the file.
     """
-    spec = find_spec("scanpy")  # does not import scanpy, which takes seconds
+    spec = find_spec(package) if package.isidentifier() else None  # does not import it
     if spec is None or spec.origin is None:
-        raise MissingFileError(f"scanpy must be installed for its data set {file_name}, got none")
-    path = Path(spec.origin).parent / "datasets" / file_name
+        raise MissingFileError(
+            f"a package must be installed for its file {file_name}, got no {package!r}"
+        )
+    path = Path(spec.origin).parent / file_name
     if not path.is_file():
-        raise MissingFileError(f"the installed scanpy must ship {file_name}, got no {path}")
+        raise MissingFileError(f"the installed {package} must ship {file_name}, got no {path}")
     return path
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from c2s_rl.cells.vocabulary import shown
 from c2s_rl.checkpoint import sha256_of
 from c2s_rl.config import expand_variables
-from c2s_rl.data.anndata_io import open_h5ad, scanpy_dataset_path
+from c2s_rl.data.anndata_io import open_h5ad, packaged_file
 from c2s_rl.data.c2s_io import open_sentences
 from c2s_rl.data.cell_file import CellFile
 from c2s_rl.data.formats import Format, Orientation, detect_format
@@ -36,7 +36,8 @@ from c2s_rl.errors import UnknownColumnError
 
 __all__ = ["ScanpyDataset", "SourceConfig", "hash_source", "open_source", "source_path"]
 
-SCANPY_FILES = {ScanpyDataset.PBMC68K_REDUCED: "10x_pbmc68k_reduced.h5ad"}
+SCANPY_FILES = {ScanpyDataset.PBMC68K_REDUCED: "datasets/10x_pbmc68k_reduced.h5ad"}
+PACKAGE_PREFIX = "package:"
 
 
 def source_path(config: SourceConfig) -> Path:
@@ -44,11 +45,15 @@ def source_path(config: SourceConfig) -> Path:
 
     Raises:
         ConfigError: If the path names an environment variable that is not set.
-        MissingFileError: If scanpy does not hold the data set.
+        MissingFileError: If a package is not installed or does not hold the file.
     """
     if config.scanpy_dataset is not None:
-        return scanpy_dataset_path(SCANPY_FILES[config.scanpy_dataset])
-    return Path(expand_variables(config.path or ""))
+        return packaged_file("scanpy", SCANPY_FILES[config.scanpy_dataset])
+    path = config.path or ""
+    if path.startswith(PACKAGE_PREFIX):
+        package, _, file_name = path.removeprefix(PACKAGE_PREFIX).partition("/")
+        return packaged_file(package, file_name)
+    return Path(expand_variables(path))
 
 
 def source_format(config: SourceConfig) -> Format:

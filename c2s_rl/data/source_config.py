@@ -47,7 +47,8 @@ class SourceConfig(FrozenConfig):
     path: str | None = Field(
         None,
         description=f"The file ({', '.join(SUFFIXES)}, .h5 of 10x) or folder (zarr, MTX, "
-        "cell2sentence); may use environment variables as ${C2S_RL_DATA}",
+        "cell2sentence); may use environment variables as ${C2S_RL_DATA}; 'package:NAME/FILE' lies "
+        "inside an installed package",
     )
     scanpy_dataset: ScanpyDataset | None = Field(
         None, description="Instead of path: a data set inside the installed scanpy"
@@ -56,8 +57,9 @@ class SourceConfig(FrozenConfig):
     matrix: str = Field("X", description="h5ad, zarr: X, raw or layer:<name>")
     values: Values = Field(
         Values.COUNTS,
-        description="counts are normalised (CP10k, log1p); log1p are kept; log2 (L1000 level 3) "
-        "are kept as height above the profile's lowest value; ranks: sentences of cell2sentence",
+        description="counts, and linear values (TPM), are normalised (CP10k, log1p); log1p are "
+        "kept; log2 (L1000 level 3) as height above the profile's lowest value; ranks: sentences "
+        "of cell2sentence",
     )
     symbol_column: str | None = Field(
         None,

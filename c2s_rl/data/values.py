@@ -36,6 +36,8 @@ class Values(StrEnum):
     """What a matrix holds."""
 
     COUNTS = "counts"
+    LINEAR = "linear"
+    """No logarithms and no whole numbers: TPM, CPM, counts that were corrected or estimated."""
     LOG1P = "log1p"
     LOG2 = "log2"
     """Quantile-normalised log2 intensities of a full matrix: L1000 level 3."""
@@ -44,8 +46,15 @@ class Values(StrEnum):
 
     @property
     def limit(self) -> float:
-        """What the logarithms must stay below."""
+        """What values must stay below."""
+        if self.is_linear:
+            return math.inf
         return MAX_LOG2 if self is Values.LOG2 else MAX_LOG1P
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether a cell's values are shares of its library, so that they are scaled to its sum."""
+        return self in (Values.COUNTS, Values.LINEAR)
 
 
 class LogBase(StrEnum):
@@ -164,7 +173,8 @@ class ValueChecker:
         if self._values is Values.COUNTS:
             rule = "counts must be whole numbers"
             is_whole = values == np.rint(values)
-            self._require(chunk, is_whole, rule, "if these are log1p values, set values: log1p")
+            advice = "if these are log1p values, set values: log1p; if TPM or alike, values: linear"
+            self._require(chunk, is_whole, rule, advice)
         else:
             limit = self._values.limit
             rule = f"{self._values} values must be below {limit:g}"
@@ -211,8 +221,7 @@ class ValueChecker:
 
 def _look_at(values: ValueArray, kind: Values) -> tuple[bool, ValueFlags]:
     """Return whether all values may stand, and what is met among them, in one pass."""
-    limit = np.inf if kind is Values.COUNTS else kind.limit
-    is_good, num_positive, num_fractions = _scan(values, limit)
+    is_good, num_positive, num_fractions = _scan(values, kind.limit)
     is_good = is_good and not (kind is Values.COUNTS and num_fractions)
     return is_good, ValueFlags(num_positive > 0, num_fractions > 0)
 
@@ -234,6 +243,7 @@ def normalise(
     """Turn a checked chunk into one unit by vocabulary index.
 
     counts:  log(1 + target_sum * count / all counts of the cell), left-out columns included
+    linear:  the same
     log1p:   as they are, or divided by ln(10)
     ranks:   as they are
     log2:    less the lowest value of the profile, that of left-out columns included
@@ -250,11 +260,11 @@ def normalise(
     """
     floors_C = np.zeros(len(chunk.indptr) - 1)
     kept: ValueArray = chunk.values.astype(np.float64, copy=False)
-    is_linear = values is Values.COUNTS
+    is_linear = values.is_linear
     if values is Values.LOG2:
         floors_C = _floors(chunk, len(genes.gene_of_column))
         kept = kept - np.repeat(floors_C, np.diff(chunk.indptr))
-    elif values is Values.COUNTS:
+    elif is_linear:
         factors_C = library_factors(chunk.indptr, kept, scale.target_sum)
         kept = kept * np.repeat(factors_C, np.diff(chunk.indptr))
     elif values is Values.LOG1P and genes.adds_columns:

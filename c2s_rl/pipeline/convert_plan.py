@@ -117,7 +117,7 @@ def _placed(source: SourceConfig) -> SourceConfig:
     """Name files by whole paths: workers may run in another folder, without our variables."""
     options = {name: vars(source)[name] for name in SourceConfig.model_fields}
     if source.path is not None:
-        options["path"] = _whole(source.path)
+        options["path"] = str(source_path(source).absolute())
     paths = {
         name: _whole(value)
         for name in ("obs", "profiles", "genes")

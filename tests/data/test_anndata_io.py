@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from c2s_rl.data import h5ad_matrix
-from c2s_rl.data.anndata_io import open_h5ad, scanpy_dataset_path
+from c2s_rl.data.anndata_io import open_h5ad, packaged_file
 from c2s_rl.errors import DataError, MissingFileError
 
 COUNTS = np.array([[0, 3, 1, 0], [2, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 5]], dtype=np.float32)
@@ -227,7 +227,7 @@ def test_text_instead_of_numbers_is_refused(adata, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")  # anndata's, about the old format
 def test_the_file_that_scanpy_ships_is_read_in_its_old_format():
-    path = scanpy_dataset_path("10x_pbmc68k_reduced.h5ad")
+    path = packaged_file("scanpy", "datasets/10x_pbmc68k_reduced.h5ad")
     cells, dense, labels = read(path, "raw", obs=["bulk_labels"])
     assert dense.shape == (700, 765)
     adata = anndata.read_h5ad(path)
@@ -238,4 +238,4 @@ def test_the_file_that_scanpy_ships_is_read_in_its_old_format():
 
 def test_a_data_set_that_scanpy_does_not_ship_is_refused():
     with pytest.raises(MissingFileError, match=r"must ship none\.h5ad"):
-        scanpy_dataset_path("none.h5ad")
+        packaged_file("scanpy", "none.h5ad")

@@ -41,6 +41,18 @@ def test_counts_become_log1p_of_ten_thousand():
     assert result.indptr.tolist() == [0, 2, 3]
 
 
+def test_linear_values_are_scaled_like_counts_and_need_not_be_whole():
+    stored = chunk([[0.1, 0.3, 0]])
+    checker(Values.LINEAR).check(stored)
+    result = normalise(stored, Values.LINEAR, genes())
+    # of 0.4 in all: 0.1 -> 2,500 and 0.3 -> 7,500 of 10,000
+    np.testing.assert_allclose(result.values, np.log1p([2500, 7500]), rtol=1e-6)
+    with pytest.raises(DataError, match="must not be negative, got -1 at cell 'c0', gene 'B'"):
+        checker(Values.LINEAR).check(chunk([[0.1, -1, 0]]))
+    with pytest.raises(DataError, match=r"got 0\.1 .*if TPM or alike, values: linear"):
+        checker(Values.COUNTS).check(stored)
+
+
 def test_log1p_values_stay_as_they_are():
     result = normalise(chunk([[0.5, 0, 2.5]]), Values.LOG1P, genes())
     assert result.values.tolist() == [0.5, 2.5]

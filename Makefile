@@ -2,6 +2,8 @@
 # DEVICE=cuda takes cluster/env/cuda.txt; PYTHON=python3.12 names the interpreter.
 DEVICE ?= cpu
 BIN := .venv/bin
+# Two processes of one thread each: what two cores do best.
+UNIT := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: help env demo test check lint unit bench lock clean
 
@@ -15,7 +17,8 @@ demo: env  ## Cells, SFT, GRPO and a report on real blood cells: 8 minutes on 2 
 	$(BIN)/c2s-rl run --config configs/pbmc_cpu.yaml
 
 test: env  ## All tests, with the real vLLM, DeepSpeed and Ray: 17 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not gpu"
+	$(UNIT) -m "not gpu and not integration"
+	$(BIN)/python -m pytest -m integration
 
 check: lint unit  ## What must pass before every commit
 
@@ -26,7 +29,7 @@ lint: env  ## Style, format, types and layers
 	$(BIN)/lint-imports
 
 unit: env  ## Tests that need no engine
-	$(BIN)/python -m pytest -m "not gpu and not integration"
+	$(UNIT) -m "not gpu and not integration"
 
 bench: env  ## Measurements against the field's packages, side by side
 	$(BIN)/python -m tests.benchmarks

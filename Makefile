@@ -18,7 +18,7 @@ demo: env  ## Cells, SFT, GRPO and a report on real blood cells: 8 minutes on 2 
 
 test: env  ## All tests, with the real vLLM, DeepSpeed and Ray: 17 minutes on 2 cores
 	$(UNIT) -m "not gpu and not integration"
-	$(BIN)/python -m pytest -m integration
+	$(BIN)/python -m pytest -m "integration and not gpu"
 
 check: lint unit  ## What must pass before every commit
 

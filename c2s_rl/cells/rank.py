@@ -7,6 +7,7 @@ equals must not come from the column order, the chunk or the worker. It comes fr
 Shapes: C cells, N genes of the vocabulary, Z stored entries of the sparse matrix.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -44,9 +45,14 @@ def stable_hash(text: str, seed: int) -> int:
         text: A cell id or a gene symbol.
         seed: Any integer of up to 64 bits; another seed gives another order among ties.
     """
+    return int(stable_hashes([text], seed)[0])
+
+
+def stable_hashes(texts: Iterable[str], seed: int) -> UIntArray:
+    """Return [texts] `stable_hash` of each text."""
     key = (seed % 2**64).to_bytes(8, "little")
-    digest = blake2b(text.encode(), digest_size=8, key=key).digest()
-    return int.from_bytes(digest, "little")
+    digests = [blake2b(text.encode(), digest_size=8, key=key).digest() for text in texts]
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64, copy=False)
 
 
 def rank_rows(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from c2s_rl.cells.rank import UIntArray
+from c2s_rl.cells.rank import UIntArray, stable_hashes
 from c2s_rl.cells.rank_model import RankForm, RankSums, fit_rank_sums
 from c2s_rl.cells.vocabulary import shown
 from c2s_rl.checkpoint import FileHash, sha256_of
@@ -24,7 +24,7 @@ from c2s_rl.errors import DataError
 from c2s_rl.pipeline.convert_config import RankFormChoice
 from c2s_rl.pipeline.convert_part import EMPTY_SUMS, PartRecord
 from c2s_rl.pipeline.convert_plan import PlannedWork
-from c2s_rl.pipeline.convert_rank import FLOOR_UNIT, Dropped, hashes
+from c2s_rl.pipeline.convert_rank import FLOOR_UNIT, Dropped
 from c2s_rl.pipeline.convert_source import SourceReader
 from c2s_rl.pipeline.convert_work import PartTask, WorkFolder
 
@@ -206,6 +206,6 @@ def _ids_of(
     try:
         for task in tasks:
             ids = reader.source(task.source).cell_ids(task.start, task.stop)
-            yield ids, hashes(ids, planned.plan.config.seed)
+            yield ids, stable_hashes(ids, planned.plan.config.seed)
     finally:
         reader.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from c2s_rl.cells.rank import UIntArray
+from c2s_rl.cells.rank import UIntArray, stable_hashes
 from c2s_rl.cells.rank_c2s import C2SRanker
 from c2s_rl.cells.rank_model import RankSums, rank_sums
 from c2s_rl.checkpoint import FileHash, hash_file
@@ -25,7 +25,7 @@ from c2s_rl.data.h5ad_matrix import CsrChunk
 from c2s_rl.data.part_file import write_part
 from c2s_rl.data.values import ValueFlags
 from c2s_rl.pipeline.convert_config import TieBreak
-from c2s_rl.pipeline.convert_rank import ChunkRanker, Dropped, hashes
+from c2s_rl.pipeline.convert_rank import ChunkRanker, Dropped
 from c2s_rl.pipeline.convert_source import READ_ROWS, OpenSource, SourceReader
 from c2s_rl.pipeline.convert_work import Arrays, PartTask, WorkFolder, write_arrays
 
@@ -122,7 +122,7 @@ class PartWorker:
         self._rows_at_once = rows_at_once
         self._plan = self._work.read_plan()
         self._reader = SourceReader(self._plan, self._work.scratch)
-        self._gene_hashes = hashes(self._plan.symbols, self._plan.config.seed)
+        self._gene_hashes = stable_hashes(self._plan.symbols, self._plan.config.seed)
 
     def __call__(self, task: PartTask) -> int:
         """Convert one part; returns the rows that are done.
@@ -206,7 +206,7 @@ class _PartConverter:
         self._checker.check(chunk)
         start, stop = chunk.start, chunk.start + len(chunk.indptr) - 1
         ids = self._source.cell_ids(start, stop)
-        cell_hashes = hashes(ids, self._seed)
+        cell_hashes = stable_hashes(ids, self._seed)
         self._hashes.append(cell_hashes)
         result = self._ranker.rank(chunk, cell_hashes)
         self._dropped += result.dropped

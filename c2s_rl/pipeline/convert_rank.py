@@ -6,14 +6,13 @@ of the cells is counted. Reading and writing are in `convert_part.py`.
 Shapes: C cells, N genes of the vocabulary, Z stored entries, Y ranked entries.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from c2s_rl.cells import rank_counts
-from c2s_rl.cells.rank import IndexArray, RankedRows, UIntArray, rank_rows, stable_hash
+from c2s_rl.cells.rank import IndexArray, RankedRows, UIntArray, rank_rows
 from c2s_rl.cells.rank_c2s import C2SRanker
 from c2s_rl.cells.vocabulary import GeneColumns
 from c2s_rl.data.gene_stats import passing_cells
@@ -169,11 +168,6 @@ class ChunkRanker:
             floor_units=int(floors.sum()),
         )
         return ranked, num_genes, dropped
-
-
-def hashes(names: Iterable[str], seed: int) -> UIntArray:
-    """Return [names] `stable_hash` of each name."""
-    return np.array([stable_hash(name, seed) for name in names], dtype=np.uint64)
 
 
 def _rows_of(ranked: RankedRows, is_kept: BoolArray) -> RankedRows:

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from c2s_rl.data import shards
 from c2s_rl.data.cell_source import CellSource, ShardSource, TableSource
 from c2s_rl.data.shards import read_cells, read_manifest
 from c2s_rl.errors import DataError, MissingFileError
@@ -18,11 +17,10 @@ NUM_CELLS = 40
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path) -> Path:
     """40 cells in row groups of 4, two groups a part."""
-    monkeypatch.setattr(shards, "CELLS_PER_GROUP", 4)
-    monkeypatch.setattr(shards, "GROUPS_PER_PART", 2)
-    write(tmp_path / "cells", table(NUM_CELLS))
+    parts = [table(8, start) for start in range(0, NUM_CELLS, 8)]
+    write(tmp_path / "cells", *parts, cells_per_group=4)
     return tmp_path / "cells"
 
 

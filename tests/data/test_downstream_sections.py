@@ -15,8 +15,8 @@ BLOCKS = {"num": [2, 2], "buffer": 0.1}
     ("data", "message"),
     [
         ({"tasks": ["same_niche"], "spatial": {}}, "same_niche needs spatial.niche_column, got"),
-        ({"tasks": ["same_niche"]}, "spatial must be given for one of the tasks niche_annotation"),
-        ({"spatial": {}}, "spatial must be given for one of the tasks niche_annotation"),
+        ({"tasks": ["same_niche"]}, "spatial must be given for task same_niche, got None"),
+        ({"spatial": {}}, "spatial must be given for task niche_annotation or"),
         (
             {"tasks": ["neighbour_generation"], "spatial": {"radius": 0}},
             "greater than 0, got 0 at 'spatial.radius'",
@@ -47,7 +47,7 @@ BLOCKS = {"num": [2, 2], "buffer": 0.1}
         ),
         (
             {"tasks": ["gene_partners"]},
-            "gene_interactions must be given for one of the tasks gene_interaction, gene_partners",
+            "gene_interactions must be given for task gene_partners, got None",
         ),
         (
             {"tasks": ["cluster_captioning"], "captions": {"path": "a.tsv"}},
@@ -55,7 +55,7 @@ BLOCKS = {"num": [2, 2], "buffer": 0.1}
         ),
         (
             {"tasks": ["dataset_interpretation"], "interpretations": {"path": "a.tsv"}},
-            "multi_cell must be given for one of the tasks",
+            "multi_cell must be given for task dataset_interpretation",
         ),
     ],
 )

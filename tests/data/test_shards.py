@@ -69,14 +69,16 @@ def table(num_cells=5, start=0):
     )
 
 
-def write(folder, *tables, has_values=True):
+def write(folder, *tables, has_values=True, cells_per_group=1000):
     """Write one part a table."""
     folder.mkdir(exist_ok=True)
     names = []
     for number, cells in enumerate(tables):
         names.append(f"part-{number:05d}.parquet")
         path = folder / names[-1]
-        written = write_part(path, [cells], source_file="a.h5ad", has_values=has_values)
+        starts = range(0, len(cells), cells_per_group)
+        groups = [sliced(cells, i, min(i + cells_per_group, len(cells))) for i in starts]
+        written = write_part(path, groups, source_file="a.h5ad", has_values=has_values)
         assert written == len(cells)
     written = manifest(sum(map(len, tables)), parts=tuple(names), has_values=has_values)
     write_manifest(folder, written)

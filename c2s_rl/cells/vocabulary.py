@@ -115,6 +115,8 @@ class GeneColumns:
 
     def of(self, vocabulary: Vocabulary) -> "GeneColumns":
         """Name the columns by another vocabulary; those of genes that it lacks are left out."""
+        if vocabulary.symbols == self.vocabulary.symbols:
+            return self
         found = [vocabulary.index_of(symbol) for symbol in self.vocabulary.symbols]
         # The last entry stands for columns that are left out already: gene -1.
         index = np.array([*(-1 if i is None else i for i in found), -1], dtype=np.int32)
@@ -161,6 +163,9 @@ def build_vocabulary(
     """
     _check_names(var_names, source)
     written = [n.upper() if gene_case is GeneCase.UPPER else n for n in var_names]
+    if len(set(written)) == len(written):
+        vocabulary = Vocabulary(symbols=tuple(written), original=tuple(var_names))
+        return GeneColumns(vocabulary, np.arange(len(written), dtype=np.int32), 0)
     index: dict[str, int] = {}
     original: list[str] = []
     gene_of_column = np.empty(len(written), dtype=np.int32)
@@ -201,12 +206,12 @@ def _check_names(var_names: Sequence[str], source: str) -> None:
     if not var_names:
         raise DataError(f"a matrix must have at least one gene, got none in {source}")
     # A sentence is split on white space, so a symbol with a space would be read back as two words.
-    broken = [name for name in var_names if name.split() != [name]]
-    if broken:
+    if " ".join(var_names).split() != list(var_names):
+        broken = [name for name in var_names if name.split() != [name]]
         raise DataError(
             f"a gene symbol must be one word without spaces, got {shown(broken)} in {source}"
         )
-    ensembl = [name for name in var_names if ENSEMBL_GENE.fullmatch(name)]
+    ensembl = [n for n in var_names if n.startswith("ENS") and ENSEMBL_GENE.fullmatch(n)]
     # A few clones without a symbol are normal; a matrix named by ids is not.
     if 2 * len(ensembl) > len(var_names):
         raise DataError(

@@ -169,6 +169,8 @@ def join_vocabularies(vocabularies: Sequence[Vocabulary], join: Join) -> Vocabul
     Raises:
         DataError: If the files have no gene in common and only such are wanted.
     """
+    if len(vocabularies) == 1:
+        return vocabularies[0]
     spelling: dict[str, str] = {}
     for vocabulary in vocabularies:
         for symbol, original in zip(vocabulary.symbols, vocabulary.original, strict=True):

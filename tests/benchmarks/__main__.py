@@ -26,6 +26,7 @@ NAMES = (
     "kendall",
     "parsing",
     "convert",
+    "convert_shards",
     "rank_model",
     "weight_sync",
     "bertscore",

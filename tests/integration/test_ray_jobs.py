@@ -12,7 +12,7 @@ from tests.integration.ray_cluster import Cluster, cluster_with_token
 pytestmark = pytest.mark.integration
 
 TRAINING = "{num_steps: 3, warmup_steps: 1, lr: 1.0e-3, batch_size: 4, data: {max_length: 96}}"
-SETTINGS = ["evaluate=null", f"sft={TRAINING}", "align.num_steps=2"]
+SETTINGS = ["evaluate=null", f"pretrain={TRAINING}", f"sft={TRAINING}", "align.num_steps=2"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_stages_run_as_jobs(cluster: Cluster, runs: Runs) -> None:
     submit("convert")
     for stage in ("corpus", "base_model"):  # need no cluster
         run_stage(load_run(config, SETTINGS), stage)
-    trained = ("sft", "align")
+    trained = ("pretrain", "sft", "align")
     for stage in trained:
         submit(stage)
     for stage in trained:

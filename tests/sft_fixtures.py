@@ -46,6 +46,7 @@ def record(
         condition="B",
         context_id="",
         target_id=f"t{index}",
+        target_ids=(f"t{index}",),
         split=split,
         target_genes_K=np.zeros(0, dtype=np.int32),
         context_genes_K=np.zeros(0, dtype=np.int32),

@@ -50,12 +50,12 @@ def plan_epoch(source: SampleSource) -> dict[Task, TaskQuota]:
 
 
 def _count(source: SampleSource) -> Mapping[tuple[Task, TokenSide], int]:
-    return Counter((place.task, place.side) for place in source.places())
+    return Counter((place.task, place.side) for place in source.places() if not place.is_shared)
 
 
 def _hashes(source: SampleSource) -> Iterator[HashedSample]:
     for place in source.places():
-        if place.side.is_train:
+        if place.side.is_train and not place.is_shared:
             yield place.task, source.mixture_hash(place.prompt_id)
 
 

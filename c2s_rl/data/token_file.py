@@ -80,6 +80,9 @@ class FilePass:
         for batch in self.source.read(path):
             shown: list[tuple[SourceSample, SampleText, int]] = []
             for place, text in batch:
+                if place.is_shared:
+                    tallier.shared(place.task)
+                    continue
                 copies = self._copies(place)
                 if copies:
                     shown.append((place, text, copies))

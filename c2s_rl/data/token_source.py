@@ -19,7 +19,7 @@ from c2s_rl.data.token_statistics import TokenSide
 from c2s_rl.errors import DataError, MissingFileError
 from c2s_rl.types import Split, Task
 
-PLACES = ["prompt_id", "target_id", "task", "split"]
+PLACES = ["prompt_id", "target_ids", "context_ids", "task", "split"]
 TEXTS = ["prompt", "target"]
 # Samples decoded at once: 60 MB of text where a sample shows twenty cells of a thousand genes.
 ROWS_AT_ONCE = 512
@@ -35,6 +35,8 @@ class SourceSample:
     """What it asks."""
     side: TokenSide
     """Learnt from, or kept out for the eval loss."""
+    is_shared: bool = False
+    """It would be learnt from, but holds a cell that is kept out: it is left out."""
 
 
 @dataclass(frozen=True)
@@ -101,31 +103,34 @@ class SampleSource:
             ) from error
 
     def _places(self, table: pa.Table) -> Iterator[SourceSample]:
-        for prompt_id, target_id, task in zip(
+        fraction = self.config.eval_fraction
+        for prompt_id, targets, contexts, task in zip(
             table["prompt_id"].to_pylist(),
-            table["target_id"].to_pylist(),
+            table["target_ids"].to_pylist(),
+            table["context_ids"].to_pylist(),
             table["task"].cast(pa.string()).to_pylist(),
             strict=True,
         ):
-            is_out = is_kept_out(
-                target_id or prompt_id, fraction=self.config.eval_fraction, seed=self.seed
-            )
+            # A prompt without cells of the shards stands for itself.
+            units = [*targets, *contexts] or [prompt_id]
+            are_out = [is_kept_out(unit, fraction=fraction, seed=self.seed) for unit in units]
             yield SourceSample(
                 prompt_id=prompt_id,
                 task=Task(task),
-                side=TokenSide.EVAL if is_out else TokenSide.TRAIN,
+                side=TokenSide.EVAL if are_out[0] else TokenSide.TRAIN,
+                is_shared=any(are_out) and not are_out[0],
             )
 
 
 def is_kept_out(unit: str, *, fraction: float, seed: int) -> bool:
-    """Tell whether a cell's samples are kept out of training for the eval loss.
+    """Tell whether a cell is kept out of training for the eval loss.
 
-    Depends on nothing but id and seed, so that all samples of a cell are on the same side. A sample
-    of several cells goes with its first: its others may be learnt elsewhere. What no training
-    sample shows is the test side of the corpus.
+    Depends on nothing but id and seed. No sample with such a cell is learnt, in whatever place it
+    holds it. The eval loss is of those whose first cell it is (of the answer, else of the prompt);
+    other cells of a sample of several may be learnt elsewhere.
 
     Args:
-        unit: Id of the (first) cell that is the answer, or of the prompt where there is none.
+        unit: Id of a cell, or of a prompt that holds none.
         fraction: Expected share that is kept out, in [0, 1).
         seed: The run's seed.
     """

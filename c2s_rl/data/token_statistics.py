@@ -37,6 +37,9 @@ class TaskCounts(_Frozen):
     task: Task = Field(description="What the samples ask.")
     side: TokenSide = Field(description="Where they are.")
     num_samples: int = Field(0, description="Samples of the corpus on this side.")
+    num_shared: int = Field(
+        0, description="Samples beside these that hold a cell kept out for the eval loss."
+    )
     num_thinned: int = Field(0, description="Of these, not shown: the mixture gives less.")
     num_repeats: int = Field(0, description="Times that samples are shown again in an epoch.")
     num_cut: int = Field(0, description="Samples cut after a whole gene to fit.")
@@ -117,6 +120,10 @@ class Tallier:
         self._lengths: dict[tuple[Task, TokenSide], Counter[int]] = defaultdict(Counter)
         self._genes: dict[tuple[Task, TokenSide], Counter[str]] = defaultdict(Counter)
         self._examples: dict[tuple[Task, TokenSide], TokenExample] = {}
+
+    def shared(self, task: Task) -> None:
+        """Count a sample that is left out because one of its cells is kept out of training."""
+        self._counts[task, TokenSide.TRAIN].update(num_shared=1)
 
     def thinned(self, task: Task) -> None:
         """Count a training sample that the mixture leaves out."""

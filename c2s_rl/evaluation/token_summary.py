@@ -114,6 +114,7 @@ def _samples(statistics: TokenStatistics) -> TextTable:
                 f"{counts.num_shown / counts.num_in:.2f}",
                 _number(counts.num_repeats),
                 _number(counts.num_thinned),
+                _number(counts.num_shared),
                 _number(counts.num_cut),
                 _number(counts.num_too_long + counts.num_prompt_too_long),
                 _number(out.num_in if out else 0),
@@ -123,7 +124,8 @@ def _samples(statistics: TokenStatistics) -> TextTable:
         title="Samples by task",
         note="In corpus: training samples of learnt cells. An epoch: samples that the rows show, "
         "repeats counted. Times: how often a sample that is shown at all is shown in an epoch. "
-        "Eval: samples of cells kept out for the eval loss.",
+        "Shared: left out, for one of their cells is kept out for the eval loss. Eval: samples of "
+        "such cells.",
         columns=(
             "Task",
             "in corpus",
@@ -132,6 +134,7 @@ def _samples(statistics: TokenStatistics) -> TextTable:
             "times",
             "repeats",
             "thinned",
+            "shared",
             "cut",
             "dropped",
             "eval",

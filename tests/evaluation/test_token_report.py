@@ -89,7 +89,7 @@ def test_what_is_not_shown_whole_is_said_by_reason_and_task(statistics: TokenSta
 def test_samples_are_counted_by_task(statistics: TokenStatistics) -> None:
     rows = rows_of(statistics, "Samples by task")
     assert list(rows["cell generation"].values()) == (
-        ["cell generation", "10", "7", "25.9 %", "1.00", "-", "2", "3", "1", "2"]
+        ["cell generation", "10", "7", "25.9 %", "1.00", "-", "2", "-", "3", "1", "2"]
     )
     assert (rows["cell type annotation"]["times"], rows["cell type annotation"]["repeats"]) == (
         "4.00",

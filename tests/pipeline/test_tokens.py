@@ -296,6 +296,30 @@ def test_eval_rows_are_cells_kept_out_and_stand_by_task(tmp_path: Path) -> None:
     assert num_eval + num_train == 60
 
 
+def test_no_sample_with_a_kept_out_cell_is_learnt_in_whatever_place(tmp_path: Path) -> None:
+    out = [i for i in range(60) if is_kept_out(f"t{i}", fraction=0.3, seed=3)]
+    learnt = [i for i in range(60) if i not in out]
+    alone = mixed(60, 0)
+    # shows a learnt cell and one that is kept out; the other shows a learnt cell only
+    shown = [
+        replace(r, context_ids=(f"t{i}",)) for r, i in zip(alone, (out[0], learnt[0]), strict=False)
+    ]
+    pairs = [
+        replace(r, prompt_id=f"pair{n}", target_ids=(f"t{learnt[1]}",)) for n, r in enumerate(shown)
+    ]
+    config = SftDataConfig(eval_fraction=0.3)
+    manifest = write_token_shards(
+        inputs_of(tmp_path, [*alone, *pairs]), config, tmp_path / "t", seed=3
+    )
+    assert manifest.num_samples(TokenSide.EVAL) == len(out)
+    assert manifest.num_samples(TokenSide.TRAIN) == len(learnt) + 1
+    statistics = json.loads((tmp_path / "t" / "statistics.json").read_text())
+    train = [
+        tally["counts"] for tally in statistics["tallies"] if tally["counts"]["side"] == "train"
+    ]
+    assert [counts["num_shared"] for counts in train] == [1]
+
+
 def test_side_of_a_cell_depends_on_its_id_and_the_seed_only() -> None:
     out = [i for i in range(400) if is_kept_out(f"t{i}", fraction=0.25, seed=3)]
     # Binomial(400, 0.25): mean 100, standard deviation 8.7; five of them either way.

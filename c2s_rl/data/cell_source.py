@@ -142,7 +142,8 @@ class ShardSource:
         known = self.manifest.obs_columns
         for column in self.columns:
             if column not in known:
-                raise DataError(unknown_name("the obs column", column, known, str(self.folder)))
+                message = unknown_name("the obs column", column, known, str(self.folder))
+                raise DataError(f"{message}; these are the columns that convert.obs took along")
         ids: list[str] = []
         obs: dict[str, list[TextArray]] = {column: [] for column in self.columns}
         for part in self.manifest.parts:

@@ -26,6 +26,7 @@ from c2s_rl.evaluation.bertscore import BertScorer
 from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import MethodKind
 from c2s_rl.evaluation.summary import Resampling
+from c2s_rl.evaluation.task_nulls import shuffled_answers
 from c2s_rl.evaluation.task_result import TaskEvaluation, TaskMethod, TaskResult
 from c2s_rl.evaluation.task_summary import (
     FIGURE_OF_METRIC,
@@ -35,7 +36,7 @@ from c2s_rl.evaluation.task_summary import (
     means,
     score_answers,
 )
-from c2s_rl.evaluation.text_methods import SHUFFLED, text_baselines
+from c2s_rl.evaluation.text_methods import SHUFFLED
 from c2s_rl.models.encoding_cache import EncodingCache
 from c2s_rl.models.text_encoder import TextEncoder, TextEncoderConfig, require_encoder
 from c2s_rl.prompts.tasks import TASK_RULES, TaskMetric
@@ -192,7 +193,7 @@ def _methods(names: Sequence[str]) -> tuple[TaskMethod, ...]:
     shuffled = TaskMethod(
         name=SHUFFLED,
         kind=MethodKind.NULL,
-        definition="Right answers to other held-out prompts of the same task.",
+        definition="Right answers to other held-out prompts of the same task, drawn by chance.",
     )
     policies = [
         TaskMethod(
@@ -214,11 +215,10 @@ def _evaluate(
     scorer: BertScorer | None,
 ) -> TaskResult:
     """Score all methods on the prompts of one task."""
-    nulls = text_baselines(
-        asked.records_P, [], num_draws=config.samples_per_prompt, seed=config.seed
+    shuffled_P = shuffled_answers(
+        asked.records_P, num_draws=config.samples_per_prompt, seed=config.seed
     )
-    shuffled = next(method for method in nulls if method.name == SHUFFLED)
-    answered = {SHUFFLED: Answered(shuffled.answers_P)} | {
+    answered = {SHUFFLED: Answered(shuffled_P)} | {
         name: by_task[task] for name, by_task in answers.items()
     }
     scored: dict[str, Figures] = {

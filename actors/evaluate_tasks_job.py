@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import ray
 from rich.console import Console
 
+from actors.calls import wait_all
 from actors.engine_env import learner_env, num_cores
 from actors.evaluate_job import run_info, show_task_evaluation
 from actors.launch import rollout_pool
@@ -150,11 +151,9 @@ def _losses(policy: Path, records: Sequence[PromptRecord], config: RolloutConfig
         num_gpus=config.num_gpus,
         runtime_env={"env_vars": learner_env(config.num_threads or num_cores(), is_cpu=is_cpu)},
     )
-    losses: list[float] = ray.get(
-        remote.remote(policy.absolute(), records, config.dtype, "cpu" if is_cpu else "cuda"),
-        timeout=config.deadline_s,
-    )
-    return losses
+    call = remote.remote(policy.absolute(), records, config.dtype, "cpu" if is_cpu else "cuda")
+    peer = f"the process that finds the loss of {len(records)} right answers"
+    return wait_all([call], deadline_s=config.deadline_s, peer=peer)[0]
 
 
 def _answer_losses(

@@ -142,6 +142,7 @@ def write_tokens(run: RunConfig, *, overwrite: bool = False) -> None:
         output = run.folder / STAGES[name].output
         if ledger.begin(_key(run, name, ledger), output, overwrite=overwrite):
             _write_run_files(run)
+        check_shards(run.folder / CORPUS)
         start = run.folder / BASE if name == "pretrain" else sft_start(run)
         with SftProgress(console, config) as progress:
             tokens = tokenise(

@@ -179,6 +179,23 @@ class RunConfig(FrozenConfig):
         return self
 
     @model_validator(mode="after")
+    def _compares_trained_models(self) -> "RunConfig":
+        section = self.evaluate_tasks
+        if section is None:
+            return self
+        names = self.trained_names
+        candidate = section.candidate or names[-1]
+        for key, name in (("baseline", section.baseline), ("candidate", candidate)):
+            if name not in names:
+                raise ValueError(f"evaluate_tasks.{key} must be one of {list(names)}, got {name!r}")
+        if section.baseline == candidate and len(names) > 1:
+            raise ValueError(
+                "evaluate_tasks.baseline must be another model than the candidate, which is the "
+                f"last one trained where none is named, got {candidate!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _chooses_by_what_it_has(self) -> "RunConfig":
         watched = self.align.evaluation if self.align else None
         wants_best = self.evaluate and self.evaluate.candidate_checkpoint is Checkpoint.BEST
@@ -206,6 +223,12 @@ class RunConfig(FrozenConfig):
         """Policies that are evaluated: what alignment starts from and, if there is one, its end."""
         start = "SFT" if self.sft else "Pretrained" if self.pretrain else "Base"
         return (start, *(["GRPO"] if self.align else []))
+
+    @property
+    def trained_names(self) -> tuple[str, ...]:
+        """Every model of the run, the untrained one first."""
+        sections = (("Pretrained", self.pretrain), ("SFT", self.sft), ("GRPO", self.align))
+        return ("Base", *(name for name, section in sections if section is not None))
 
     @property
     def reward_pools(self) -> tuple[RewardPoolConfig, ...]:

@@ -66,14 +66,13 @@ def evaluated_policies(run: RunConfig) -> Mapping[str, Path]:
 
 def trained_policies(run: RunConfig) -> Mapping[str, Path]:
     """Every model of the run by name, the untrained one first."""
-    policies = {"Base": run.folder / BASE}
-    if run.pretrain:
-        policies["Pretrained"] = run.folder / PRETRAIN / "policy"
-    if run.sft:
-        policies["SFT"] = run.folder / SFT / "policy"
-    if run.align:
-        policies["GRPO"] = run.folder / ALIGN / "policy"
-    return policies
+    folders = {
+        "Base": run.folder / BASE,
+        "Pretrained": run.folder / PRETRAIN / "policy",
+        "SFT": run.folder / SFT / "policy",
+        "GRPO": run.folder / ALIGN / "policy",
+    }
+    return {name: folders[name] for name in run.trained_names}
 
 
 def describe(run: RunConfig, prompt_set: PromptSet) -> str:

@@ -78,7 +78,7 @@ class StageLedger:
                 return False
             self._write(key, is_done=False)
             return True
-        if record or output.exists():
+        if (record and _is_begun(output)) or output.exists():
             if not overwrite:
                 raise StageError(
                     f"stage {key.stage!r} must go on with the config that made {output}, got "
@@ -118,6 +118,14 @@ class StageLedger:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         partial.replace(path)
+
+
+def _is_begun(output: Path) -> bool:
+    """Whether a stage left its output, or hidden work beside it that the same config goes on with.
+
+    One that failed before it wrote anything (a column that the cells lack) left nothing to protect.
+    """
+    return output.exists() or any(output.parent.glob(f".{output.name}.*"))
 
 
 def _changes(record: Mapping[str, JsonValue] | None, key: StageKey) -> str:

@@ -120,6 +120,19 @@ class CellReader:
             pieces.append(np.flatnonzero(found) + self._bounds[group])
         return np.concatenate(pieces)
 
+    def known_ids(self, wanted: Collection[str]) -> frozenset[str]:
+        """Those of the ids that cells have.
+
+        Raises:
+            DataError: If a part is damaged.
+        """
+        values = pa.array(sorted(wanted), pa.string())
+        known: set[str] = set()
+        for group in range(len(self._groups)):
+            ids = self._read_group(group, ["cell_id"])["cell_id"]
+            known.update(ids.filter(pc.is_in(ids, value_set=values)).to_pylist())
+        return frozenset(known)
+
     def labels(self, column: str) -> LabelCodes:
         """Read one obs column of all cells.
 

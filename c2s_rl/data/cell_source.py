@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from c2s_rl.cells.rank import IndexArray, UIntArray, stable_hash
+from c2s_rl.cells.rank_model import RankModel
 from c2s_rl.cells.vocabulary import Vocabulary, unknown_name
 from c2s_rl.data.cell_table import CellTable, TextArray
 from c2s_rl.data.shards import CellManifest, read_manifest
@@ -142,7 +143,8 @@ class ShardSource:
         known = self.manifest.obs_columns
         for column in self.columns:
             if column not in known:
-                raise DataError(unknown_name("the obs column", column, known, str(self.folder)))
+                message = unknown_name("the obs column", column, known, str(self.folder))
+                raise DataError(f"{message}; these are the columns that convert.obs took along")
         ids: list[str] = []
         obs: dict[str, list[TextArray]] = {column: [] for column in self.columns}
         for part in self.manifest.parts:
@@ -161,11 +163,15 @@ class ShardSource:
     def portions(self, rows: IndexArray, *, with_values: bool) -> Iterator[CellPortion]:
         """Read the genes of some cells, a row group at a time.
 
+        Where values were not written, those of the rank model stand for them.
+
         Raises:
             MissingFileError: If a part is not there.
             DataError: If a part is not whole Parquet or a gene is not in the vocabulary.
         """
-        columns = ["cell_id", "genes", *(["values"] if with_values else [])]
+        stored = ["values"] if with_values and self.manifest.has_values else []
+        columns = ["cell_id", "genes", *stored]
+        model = self.manifest.rank_model if with_values else None
         start = 0
         for part in self.manifest.parts:
             with _open(self.folder / part) as file:
@@ -175,7 +181,7 @@ class ShardSource:
                     if first < last:
                         table = _read_group(file, group, columns, self.folder / part)
                         wanted = rows[first:last]
-                        cells = self._checked(_from_arrow(table.take(wanted - start)), part)
+                        cells = self._checked(_from_arrow(table.take(wanted - start), model), part)
                         yield CellPortion(wanted, cells)
                     start = stop
 
@@ -215,13 +221,20 @@ def _not_whole(path: Path, error: Exception) -> DataError:
     return DataError(f"a cell shard must be whole Parquet, got {reason} in {path}")
 
 
-def _from_arrow(table: pa.Table) -> CellTable:
+def _from_arrow(table: pa.Table, rank_model: RankModel | None) -> CellTable:
+    """Take cells out of a table; a rank model gives values where the table has none."""
     genes = table["genes"].combine_chunks()
-    has_values = "values" in table.column_names
-    values = table["values"].combine_chunks().flatten().to_numpy() if has_values else NO_VALUES
+    lengths = genes.value_lengths().to_numpy().astype(np.int64)
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    values = NO_VALUES
+    if "values" in table.column_names:
+        values = table["values"].combine_chunks().flatten().to_numpy()
+    elif rank_model is not None:
+        by_rank = rank_model.expression(int(lengths.max(initial=0)))
+        values = by_rank[np.arange(indptr[-1]) - np.repeat(indptr[:-1], lengths)]
     return CellTable(
         cell_ids=tuple(table["cell_id"].to_pylist()),
-        indptr=np.concatenate([[0], np.cumsum(genes.value_lengths().to_numpy())]).astype(np.int64),
+        indptr=indptr,
         genes=genes.flatten().to_numpy(),
         values=values,
     )

@@ -91,7 +91,24 @@ def rows_of(ids: Sequence[str], names: Sequence[str], path: Path) -> IndexArray:
     return rows_C
 
 
-def copy_with_obs(source: Path, path: Path, results: "pd.DataFrame") -> None:
+def require_free_obs(source: Path, columns: Sequence[str]) -> list[str]:
+    """Check that obs has none of the columns that results will get; returns the cells' names.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If it is no .h5ad, or obs has one of the columns.
+    """
+    import h5py
+
+    names = obs_names(source)
+    with hdf5_errors(source), h5py.File(source, "r") as file:
+        taken = [column for column in columns if column in file["obs"]]
+    if taken:
+        raise DataError(f"obs must have no {taken[0]!r} yet, got one in {source}")
+    return names
+
+
+def copy_with_obs(source: Path, path: Path, results: "pd.DataFrame") -> int:
     """Copy an .h5ad and add columns to its obs.
 
     Args:
@@ -99,25 +116,25 @@ def copy_with_obs(source: Path, path: Path, results: "pd.DataFrame") -> None:
         path: The copy; replaced as a whole.
         results: A row a cell, its index the cells' names; columns that obs does not have yet.
 
+    Returns:
+        Cells of the file without results: their labels and numbers are missing, their texts empty.
+
     Raises:
         MissingFileError: If there is no such file.
-        DataError: If it is no .h5ad, obs has one of the columns, or a cell of it has no results.
+        DataError: If it is no .h5ad, or obs has one of the columns.
     """
     import h5py
     from anndata.io import write_elem
 
-    names = obs_names(source)
-    rows_of(results.index.tolist(), names, source)
-    ordered = results.loc[names]
+    names = require_free_obs(source, results.columns.tolist())
+    num_missing = len(set(names).difference(results.index))
+    ordered = _with_missing(results, names) if num_missing else results.loc[names]
     partial = path.with_name(f".{path.name}.partial")
     shutil.copyfile(source, partial)
     try:
         with h5py.File(partial, "r+") as file:
             obs = file["obs"]
             known = [str(name) for name in obs.attrs["column-order"]]
-            taken = [column for column in ordered.columns if column in known]
-            if taken:
-                raise DataError(f"obs must have no {taken[0]!r} yet, got one in {source}")
             for column in ordered.columns:
                 write_elem(obs, column, ordered[column].values)
             order = np.array([*known, *ordered.columns], dtype=object)
@@ -125,3 +142,13 @@ def copy_with_obs(source: Path, path: Path, results: "pd.DataFrame") -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+    return num_missing
+
+
+def _with_missing(results: "pd.DataFrame", names: Sequence[str]) -> "pd.DataFrame":
+    """Rows for all names; whole numbers stay whole, beside missing ones."""
+    from pandas.api.types import is_integer_dtype, is_object_dtype
+
+    whole = {name: "Int64" for name, kind in results.dtypes.items() if is_integer_dtype(kind)}
+    texts = {name: "" for name, kind in results.dtypes.items() if is_object_dtype(kind)}
+    return results.astype(whole).reindex(names).fillna(texts)

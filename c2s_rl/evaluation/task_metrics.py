@@ -61,19 +61,23 @@ TASK_FIGURES: Mapping[TaskFigure, MetricInfo] = {
 def gene_overlap(text: str, right: str, vocabulary: Vocabulary) -> float:
     """Share of the right answer's genes that an answer names.
 
-    |G_answer & G_right| / |G_right|, over sets of symbols; the genes of several cells together.
+    |G_answer & G_right| / |G_right|, over sets of symbols; the genes of several cells together. A
+    gene set may hold genes that the cells' vocabulary lacks: every word of a right answer is one.
 
     Args:
         text: The answer.
-        right: The right answer; names at least one gene of the vocabulary.
-        vocabulary: What counts as a gene.
+        right: The right answer; names at least one gene.
+        vocabulary: Symbols of the cells.
+
+    Raises:
+        ValueError: If the right answer has no words.
 
     Source: C2S-Scale (bioRxiv 2025.04.14.648850), table 1 and section 4.2.
     """
-    wanted = _genes(right, vocabulary)
+    wanted = _words(right, vocabulary)
     if not wanted:
         raise ValueError(f"a right answer must name genes, got {right[:60]!r}")
-    return len(wanted & _genes(text, vocabulary)) / len(wanted)
+    return len(wanted & _words(text, vocabulary)) / len(wanted)
 
 
 def valid_words(text: str, vocabulary: Vocabulary) -> float:
@@ -100,6 +104,7 @@ def _without_heading(line: str) -> str:
     return sentence if colon and is_heading else line
 
 
-def _genes(text: str, vocabulary: Vocabulary) -> frozenset[int]:
+def _words(text: str, vocabulary: Vocabulary) -> frozenset[str]:
     cells = [parse_cell(line, vocabulary, is_truncated=False) for line in cell_lines(text)]
-    return frozenset(gene for cell in cells for gene in cell.genes_K.tolist())
+    known = {vocabulary.symbols[gene] for cell in cells for gene in cell.genes_K.tolist()}
+    return frozenset(known.union(*(cell.unknown for cell in cells)))

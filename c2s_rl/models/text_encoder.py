@@ -116,20 +116,10 @@ class TextEncoder:
             DataError: If the folder lacks weights of the encoder.
         """
         import torch
-        from transformers import AutoConfig, AutoTokenizer
 
-        source = resolve_encoder(config.encoder)
-        try:
-            settings = AutoConfig.from_pretrained(source, local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise _not_found(config.encoder, error) from error
+        source, settings, tokenizer = _open_encoder(config)
         num_layers = int(settings.num_hidden_layers)
         layer = config.layer or default_layer(config.encoder, num_layers)
-        if layer > num_layers:
-            raise ConfigError(
-                f"layer must be at most {num_layers}, the layers of {config.encoder!r}, got {layer}"
-            )
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = _load_model(source, settings, layer, config.dtype)
         torch.nn.Module.to(self._model, self._device)
@@ -201,6 +191,36 @@ class TextEncoder:
         return [
             np.ascontiguousarray(vectors_B_T_D[row, :length]) for row, length in enumerate(lengths)
         ]
+
+
+def require_encoder(config: TextEncoderConfig) -> None:
+    """Check, before anything that takes long, that an encoder is there; its weights stay unread.
+
+    Raises:
+        MissingFileError: If there is no such encoder on this machine.
+        ConfigError: If it has fewer layers than the config asks for.
+    """
+    _open_encoder(config)
+
+
+def _open_encoder(
+    config: TextEncoderConfig,
+) -> "tuple[str, PretrainedConfig, PreTrainedTokenizerBase]":
+    from transformers import AutoConfig, AutoTokenizer
+
+    source = resolve_encoder(config.encoder)
+    try:
+        settings = AutoConfig.from_pretrained(source, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise _not_found(config.encoder, error) from error
+    num_layers = int(settings.num_hidden_layers)
+    if config.layer is not None and config.layer > num_layers:
+        raise ConfigError(
+            f"layer must be at most {num_layers}, the layers of {config.encoder!r}, "
+            f"got {config.layer}"
+        )
+    return source, settings, tokenizer
 
 
 def resolve_encoder(name: str) -> str:

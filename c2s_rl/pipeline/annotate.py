@@ -4,7 +4,8 @@
 
     annotate/part-*.parquet    every answer, word for word
     annotate/annotations.h5ad  obs: predicted_cell_type, vote_share, answers, the cells' own labels
-    annotate/<file>.h5ad       a copy of the user's file with those columns in obs (option `into`)
+    annotate/<file>.h5ad       a copy of the user's file with those columns in obs (option `into`);
+                               missing for cells that were not asked about (where, side, QC)
     annotate/scores.json       accuracy, F1 by label and confusion, where the labels are known
 
 Every cell is asked `num_samples` times with the prompt of the task cell_type_annotation; the answer
@@ -26,7 +27,7 @@ from c2s_rl.checkpoint import MANIFEST, replace_text, sha256_of
 from c2s_rl.data.cell_groups import matching_rows
 from c2s_rl.data.cell_reader import CellReader
 from c2s_rl.data.cell_table import CellTable
-from c2s_rl.data.h5ad_copy import copy_with_obs, require_other_name
+from c2s_rl.data.h5ad_copy import copy_with_obs, require_free_obs, require_other_name
 from c2s_rl.data.parquet_parts import read_parts, write_part
 from c2s_rl.data.prompt_cells import cells_shown
 from c2s_rl.errors import ConfigError, DataError
@@ -57,6 +58,7 @@ PREDICTED, SHARE, NUM_UNKNOWN, ANSWERS = (
     "num_unknown",
     "answers",
 )
+OURS = (PREDICTED, SHARE, NUM_UNKNOWN, ANSWERS)
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +105,8 @@ def run(
         "prompt_seed": prompt_seed,
     }
     output, num_cells = folders.output, len(asked.rows)
+    if config.into is not None and not resumable.is_finished(output):
+        _require_into(config.into, asked)
     if not resumable.begin(output, plan, beside=[CELLS]):
         return _finished(output)
     answer_all(
@@ -124,13 +128,24 @@ def _finish(
     _write_results(output, results, plan)
     into = asked.config.into
     if into is not None:
-        columns = results[[PREDICTED, SHARE, NUM_UNKNOWN, ANSWERS]]
-        copy_with_obs(into, output / into.name, columns)
+        num_without = copy_with_obs(into, output / into.name, results[list(OURS)])
+        counts |= {"num_without_result": num_without}
+        if num_without:
+            log.info("%d cells of %s were not asked about: no result", num_without, into)
     score = _score(results, asked.config.known_column)
     if score is not None:
         replace_text(output / SCORES, score.model_dump_json(indent=1) + "\n")
     resumable.finish(output, plan | counts)
     return score
+
+
+def _require_into(into: Path, asked: "_Asked") -> None:
+    """Check, before anything is asked, that the user's file can take the results."""
+    names = require_free_obs(into, OURS)
+    if not len(np.intersect1d(asked.cells.rows_with_ids(names), asked.rows)):
+        raise DataError(
+            f"into must hold cells that are asked about, got none of {len(asked.rows)} in {into}"
+        )
 
 
 def _sampling(config: AnnotateConfig) -> SamplingConfig:
@@ -173,8 +188,7 @@ class _Asked:
         self.label_names = self.cells.manifest.obs_columns
         if config.known_column is not None:
             self.cells.require_columns([config.known_column])
-        ours = {PREDICTED, SHARE, NUM_UNKNOWN, ANSWERS}
-        taken = sorted(ours.intersection(self.label_names))
+        taken = sorted(set(OURS).intersection(self.label_names))
         if taken:
             raise DataError(f"obs must have no column {taken[0]!r} yet, got one in {folder}")
         classes = config.classes
@@ -239,9 +253,7 @@ def _results(
     """A row a cell: its own labels, then what the answers say; and what there was to count."""
     import pandas as pd
 
-    columns: dict[str, list[object]] = {
-        name: [] for name in (*asked.label_names, PREDICTED, SHARE, NUM_UNKNOWN, ANSWERS)
-    }
+    columns: dict[str, list[object]] = {name: [] for name in (*asked.label_names, *OURS)}
     ids: list[str] = []
     num_truncated = 0
     for number, part in enumerate(read_parts(folder, chunk_prompts, len(asked.rows))):

@@ -34,7 +34,7 @@ from c2s_rl.pipeline.embed_contexts import (
     SingleCells,
     template_of,
 )
-from c2s_rl.pipeline.embed_output import write_embeddings, write_into
+from c2s_rl.pipeline.embed_output import require_into, write_embeddings, write_into
 from c2s_rl.pipeline.embed_shards import (
     EmbedJob,
     Execute,
@@ -107,6 +107,8 @@ def run(
     require_free_names(source.label_names)
     plan = _plan(config, folders)
     output = folders.output
+    if config.into is not None and not resumable.is_finished(output):
+        require_into(config.into, CellReader(folders.cells), key=config.key)
     if not resumable.begin(output, plan):
         return _finished(output)
     job = EmbedJob(folders.policy, config.dtype, config.batch_tokens, source, output)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import JsonValue
 
+from c2s_rl.data.cell_reader import CellReader
 from c2s_rl.data.h5ad_copy import obs_names, obsm_keys, rows_of
 from c2s_rl.errors import DataError
 from c2s_rl.pipeline.embed_shards import EmbedJob, read_shards
@@ -57,6 +58,17 @@ def write_embeddings(path: Path, job: EmbedJob, *, key: str, facts: dict[str, Js
     partial.replace(path)
 
 
+def require_into(source: Path, cells: CellReader, *, key: str) -> None:
+    """Check, before anything is embedded, that a file can take the vectors of cells.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If it is no .h5ad, has such vectors already, or holds a cell that will have none.
+    """
+    names = _free_names(source, key)
+    rows_of(sorted(cells.known_ids(names)), names, source)
+
+
 def write_into(source: Path, path: Path, job: EmbedJob, *, key: str) -> int:
     """Copy an .h5ad and add the vectors of its cells to obsm; everything else stays as it is.
 
@@ -73,11 +85,7 @@ def write_into(source: Path, path: Path, job: EmbedJob, *, key: str) -> int:
         MissingFileError: If there is no such file.
         DataError: If it is no .h5ad, has such vectors already, or holds a cell that has none.
     """
-    names = obs_names(source)
-    if key in obsm_keys(source):
-        raise DataError(
-            f"obsm must have no {key!r} yet, got one in {source}; embed.key names another"
-        )
+    names = _free_names(source, key)
     ids = [name for shard in read_shards(job) for name in shard.context_ids]
     order_C = rows_of(ids, names, source)
     partial = path.with_name(f".{path.name}.partial")
@@ -88,6 +96,15 @@ def write_into(source: Path, path: Path, job: EmbedJob, *, key: str) -> int:
     if num_others:
         log.info("%d embedded cells are not in %s", num_others, source)
     return num_others
+
+
+def _free_names(source: Path, key: str) -> list[str]:
+    names = obs_names(source)
+    if key in obsm_keys(source):
+        raise DataError(
+            f"obsm must have no {key!r} yet, got one in {source}; embed.key names another"
+        )
+    return names
 
 
 def _add_vectors(path: Path, job: EmbedJob, key: str, order_C: npt.NDArray[np.int64]) -> None:

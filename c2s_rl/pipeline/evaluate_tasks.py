@@ -10,7 +10,7 @@ measured. Shape suffix: P prompts of one task.
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -26,6 +26,7 @@ from c2s_rl.evaluation.bertscore import BertScorer
 from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.result import MethodKind
 from c2s_rl.evaluation.summary import Resampling
+from c2s_rl.evaluation.task_nulls import shuffled_answers
 from c2s_rl.evaluation.task_result import TaskEvaluation, TaskMethod, TaskResult
 from c2s_rl.evaluation.task_summary import (
     FIGURE_OF_METRIC,
@@ -35,9 +36,9 @@ from c2s_rl.evaluation.task_summary import (
     means,
     score_answers,
 )
-from c2s_rl.evaluation.text_methods import SHUFFLED, text_baselines
+from c2s_rl.evaluation.text_methods import SHUFFLED
 from c2s_rl.models.encoding_cache import EncodingCache
-from c2s_rl.models.text_encoder import TextEncoder, TextEncoderConfig
+from c2s_rl.models.text_encoder import TextEncoder, TextEncoderConfig, require_encoder
 from c2s_rl.prompts.tasks import TASK_RULES, TaskMetric
 from c2s_rl.types import PromptRecord, Split, Task
 
@@ -96,8 +97,9 @@ def select_task_prompts(
         prompt_set: The test side of a corpus.
 
     Raises:
-        ConfigError: If a task is not held out.
+        ConfigError: If a task is not held out, or the encoder does not fit.
         StageError: If no prompt is held out.
+        MissingFileError: If a task needs an encoder that is not on this machine.
     """
     by_task: defaultdict[Task, list[PromptRecord]] = defaultdict(list)
     for record in prompt_set.records:
@@ -111,15 +113,21 @@ def select_task_prompts(
                 f"evaluate_tasks.tasks must be of the held-out {sorted(by_task)}, "
                 f"got {task.value!r}"
             )
+    wanted = [task for task in Task if task in (config.tasks or by_task)]
+    if _needs_encoder(wanted):
+        require_encoder(config.encoder)  # found out now, not after hours of sampling
     return {
         task: tuple(
             sorted(by_task[task], key=lambda r: stable_hash(f"tasks|{r.prompt_id}", config.seed))[
                 : config.num_prompts
             ]
         )
-        for task in Task
-        if task in (config.tasks or by_task)
+        for task in wanted
     }
+
+
+def _needs_encoder(tasks: Iterable[Task]) -> bool:
+    return any(TASK_RULES[task].metric is TaskMetric.BERTSCORE for task in tasks)
 
 
 def run(
@@ -154,8 +162,7 @@ def run(
     for name in {config.baseline, candidate} if len(names) > 1 else ():
         if name not in names:
             raise ConfigError(f"a compared policy must be one of {names}, got {name!r}")
-    needs_scorer = any(TASK_RULES[task].metric is TaskMetric.BERTSCORE for task in prompts)
-    encoder = TextEncoder(config.encoder) if needs_scorer else None
+    encoder = TextEncoder(config.encoder) if _needs_encoder(prompts) else None
     scorer = BertScorer(encoder, EncodingCache(MAX_REFERENCES)) if encoder else None
     evaluation = TaskEvaluation(
         encoder=str(encoder.facts) if encoder else "",
@@ -186,7 +193,7 @@ def _methods(names: Sequence[str]) -> tuple[TaskMethod, ...]:
     shuffled = TaskMethod(
         name=SHUFFLED,
         kind=MethodKind.NULL,
-        definition="Right answers to other held-out prompts of the same task.",
+        definition="Right answers to other held-out prompts of the same task, drawn by chance.",
     )
     policies = [
         TaskMethod(
@@ -208,11 +215,10 @@ def _evaluate(
     scorer: BertScorer | None,
 ) -> TaskResult:
     """Score all methods on the prompts of one task."""
-    nulls = text_baselines(
-        asked.records_P, [], num_draws=config.samples_per_prompt, seed=config.seed
+    shuffled_P = shuffled_answers(
+        asked.records_P, num_draws=config.samples_per_prompt, seed=config.seed
     )
-    shuffled = next(method for method in nulls if method.name == SHUFFLED)
-    answered = {SHUFFLED: Answered(shuffled.answers_P)} | {
+    answered = {SHUFFLED: Answered(shuffled_P)} | {
         name: by_task[task] for name, by_task in answers.items()
     }
     scored: dict[str, Figures] = {

@@ -40,7 +40,7 @@ def begin(folder: Path, plan: dict[str, JsonValue], *, beside: Collection[str] =
                 f"{folder} must go on with what it was begun from, got another {key}: "
                 f"{former.get(key)!r} -> {plan.get(key)!r}; --overwrite begins again"
             )
-        return not (folder / MANIFEST).is_file()
+        return not is_finished(folder)
     # Hidden names are what killed writers leave; their owners look after them.
     found = {p.name for p in folder.iterdir() if p.name[0] != "."} if folder.is_dir() else set()
     if (folder.exists() and not folder.is_dir()) or found - set(beside):
@@ -50,6 +50,11 @@ def begin(folder: Path, plan: dict[str, JsonValue], *, beside: Collection[str] =
     folder.mkdir(parents=True, exist_ok=True)
     replace_text(path, json.dumps(plan, indent=1, sort_keys=True) + "\n")
     return True
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the folder is whole."""
+    return (folder / MANIFEST).is_file()
 
 
 def finish(folder: Path, manifest: dict[str, JsonValue]) -> None:

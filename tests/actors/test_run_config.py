@@ -42,6 +42,14 @@ def test_the_seed_of_a_run_is_that_of_every_stage_that_names_none(file):
             "evaluate_text={candidate: PPO}",
             "evaluate_text.baseline must be one of .*'Base', 'GRPO'",
         ),
+        (
+            "evaluate_tasks={baseline: base}",
+            r"evaluate_tasks.baseline must be one of \['Base', 'GRPO'\], got 'base'",
+        ),
+        (
+            "evaluate_tasks={baseline: GRPO}",
+            "baseline must be another model than the candidate, .* got 'GRPO'",
+        ),
         ("rewards=[]", "needs at least one entry in rewards"),
         ("rollout.dtype=bfloat16", "rollout.dtype and learner.dtype must be equal"),
         ("align.save_every=11", "save_every must be at most num_steps=10, got 11 at 'align'"),

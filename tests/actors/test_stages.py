@@ -51,6 +51,21 @@ def test_another_config_is_refused_and_what_is_there_stays(ledger, tmp_path):
     assert output.is_dir()
 
 
+def test_a_stage_that_failed_before_it_wrote_anything_takes_another_config(ledger, tmp_path):
+    output = tmp_path / "corpus"
+    ledger.begin(key(), output, overwrite=False)
+    assert ledger.begin(key(sections={"sft": {"lr": 0.2}}), output, overwrite=False)
+    assert ledger.fingerprint("sft") is None
+
+
+def test_work_that_was_begun_beside_the_output_is_not_given_up_for_another_config(ledger, tmp_path):
+    output = tmp_path / "cells"
+    ledger.begin(key(), output, overwrite=False)
+    (tmp_path / ".cells.work").mkdir()
+    with pytest.raises(StageError, match=r"got sft\.lr 0\.1 -> 0\.2; choose another name"):
+        ledger.begin(key(sections={"sft": {"lr": 0.2}}), output, overwrite=False)
+
+
 def test_another_input_is_refused_by_its_stage(ledger, tmp_path):
     (tmp_path / "sft").mkdir()
     ledger.begin(key(), tmp_path / "new", overwrite=False)

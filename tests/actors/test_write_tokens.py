@@ -1,3 +1,5 @@
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,10 +9,11 @@ from actors.run_config import RunConfig
 from actors.stages import StageLedger
 from c2s_rl.data.token_config import SftDataConfig
 from c2s_rl.data.token_shards import read_token_manifest
-from c2s_rl.errors import ConfigError, StageError
+from c2s_rl.errors import ConfigError, DataError, StageError
 from c2s_rl.pipeline.pretrain import PretrainConfig, PretrainDataConfig
 from c2s_rl.pipeline.sft import SftConfig
-from tests.sft_fixtures import write_inputs
+from c2s_rl.types import Split
+from tests.sft_fixtures import record, write_corpus, write_inputs
 
 ROWS = SftDataConfig(max_length=128)
 PACKED = SftDataConfig(max_length=64, packing=True)
@@ -35,6 +38,17 @@ def test_tokens_are_written_without_training(
     before = (tokens / "train-00000.arrow").stat().st_mtime_ns
     write_tokens(run)
     assert (tokens / "train-00000.arrow").stat().st_mtime_ns == before
+
+
+def test_tokens_of_a_corpus_that_leaks_are_not_written(run: RunConfig) -> None:
+    shutil.rmtree(run.folder / "corpus")
+    trained = record(0, " G1 G2")
+    write_corpus(
+        run.folder / "corpus", [trained, replace(trained, prompt_id="q", split=Split.TEST)]
+    )
+    with pytest.raises(DataError, match=r"must not share a target cell, got 't0' in .*corpus"):
+        write_tokens(run)
+    assert not (run.folder / "sft" / "tokens").exists()
 
 
 def test_tokens_of_another_config_are_replaced_on_demand_only(run: RunConfig) -> None:

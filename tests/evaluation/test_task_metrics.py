@@ -19,8 +19,21 @@ def test_genes_of_several_cells_count_together() -> None:
 
 
 def test_a_right_answer_without_genes_is_refused() -> None:
-    with pytest.raises(ValueError, match="must name genes, got 'nothing'"):
-        gene_overlap("A", "nothing", GENES)
+    with pytest.raises(ValueError, match=r"must name genes, got ' \.'"):
+        gene_overlap("A", " .", GENES)
+
+
+def test_a_gene_set_may_hold_genes_that_the_cells_lack() -> None:
+    # with gene_sets.only_vocabulary false; right: {A, X1, X2}, named: {A, X2}, and Y1 is not asked
+    assert gene_overlap(" X2 Y1 A", " A X1 X2.", GENES) == pytest.approx(2 / 3)
+
+
+def test_cells_in_the_words_of_cell2sentence_are_read_without_headings_and_full_stops() -> None:
+    # right: {A, B, C}; named: {B, D}; words: B, D, D of which all are genes, once a cell
+    right = " Cell 1:\nA B.\nCell 2:\nC A.\n."  # the package's form ends so
+    answer = "Cell 1:\nB D.\nCell 2:\nD."
+    assert gene_overlap(answer, right, GENES) == pytest.approx(1 / 3)
+    assert valid_words(answer, GENES) == 1.0
 
 
 def test_valid_words_count_each_gene_once_a_cell_and_no_headings() -> None:

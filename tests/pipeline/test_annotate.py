@@ -137,6 +137,38 @@ def test_a_file_of_cells_is_converted_first_and_its_copy_gets_the_results(prepar
     np.testing.assert_array_equal(copy.X.toarray(), ad.read_h5ad(prepared.h5ad).X.toarray())
 
 
+def test_cells_that_were_not_asked_about_have_no_result_in_the_copy(prepared, tmp_path):
+    some = {"where": {"donor": ["d1"]}, "into": prepared.h5ad}
+    run(prepared, tmp_path / "a", FakeEngines(knows), **some)
+    copy = ad.read_h5ad(tmp_path / "a" / "cells.h5ad")
+    # Donors are d1, d2, d3, d1, ...: 17 of 50 cells are of d1.
+    assert copy.obs["predicted_cell_type"].notna().sum() == 17
+    assert copy.obs["predicted_cell_type"].iloc[:2].tolist() == ["B cell.", np.nan]
+    assert copy.obs["vote_share"].iloc[:2].tolist() == [1.0, pytest.approx(np.nan, nan_ok=True)]
+    assert copy.obs["answers"].iloc[:2].tolist() == ['[" B cell."]', ""]
+    assert copy.obs["num_unknown"].iloc[0] == 0
+    assert copy.obs["num_unknown"].isna().sum() == 33
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert manifest["num_without_result"] == 33
+
+
+def test_a_file_that_cannot_take_results_is_found_out_before_anything_is_asked(prepared, tmp_path):
+    adata = ad.read_h5ad(prepared.h5ad)
+    adata.obs["answers"] = "mine"
+    adata.write_h5ad(tmp_path / "taken.h5ad")
+    del adata.obs["answers"]
+    adata.obs_names = [f"stranger{i}" for i in range(50)]
+    adata.write_h5ad(tmp_path / "others.h5ad")
+    for name, message in (
+        ("taken", "obs must have no 'answers' yet, got one in .*taken.h5ad"),
+        ("others", "must hold cells that are asked about, got none of 50 in .*others.h5ad"),
+    ):
+        engines = FakeEngines(knows)
+        with pytest.raises(DataError, match=message):
+            run(prepared, tmp_path / name, engines, into=tmp_path / f"{name}.h5ad")
+        assert (engines.num_starts, (tmp_path / name).exists()) == (0, False)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

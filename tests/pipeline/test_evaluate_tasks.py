@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from c2s_rl.data.prompt_set import PromptManifest, PromptSet
-from c2s_rl.errors import ConfigError, StageError
+from c2s_rl.errors import ConfigError, MissingFileError, StageError
 from c2s_rl.evaluation.report import RunInfo
 from c2s_rl.evaluation.task_metrics import TaskFigure
 from c2s_rl.evaluation.task_result import TaskEvaluation
@@ -62,15 +62,23 @@ def answered(prompts: dict[Task, TaskPrompts], text: str | None, loss: float) ->
 
 
 @pytest.fixture
-def prompts(prompt_set: PromptSet) -> dict[Task, TaskPrompts]:
-    selected = select_task_prompts(config(), prompt_set)
+def bert(tmp_path: Path) -> TextEncoderConfig:
+    return TextEncoderConfig(encoder=str(write_bert(tmp_path / "bert")))
+
+
+@pytest.fixture
+def prompts(prompt_set: PromptSet, bert: TextEncoderConfig) -> dict[Task, TaskPrompts]:
+    selected = select_task_prompts(config(encoder=bert), prompt_set)
     return {task: TaskPrompts(records, 5) for task, records in selected.items()}
 
 
-def test_held_out_prompts_are_chosen_by_task_whatever_their_order(prompt_set: PromptSet) -> None:
-    chosen = select_task_prompts(config(num_prompts=3), prompt_set)
+def test_held_out_prompts_are_chosen_by_task_whatever_their_order(
+    prompt_set: PromptSet, bert: TextEncoderConfig
+) -> None:
+    few = config(num_prompts=3, encoder=bert)
+    chosen = select_task_prompts(few, prompt_set)
     turned = PromptSet(prompt_set.records[::-1], prompt_set.manifest)
-    again = select_task_prompts(config(num_prompts=3), turned)
+    again = select_task_prompts(few, turned)
     assert {task: len(records) for task, records in chosen.items()} == {TYPES: 3, CELLS: 3}
     for task in chosen:
         assert [r.prompt_id for r in chosen[task]] == [r.prompt_id for r in again[task]]
@@ -86,12 +94,23 @@ def test_a_task_without_held_out_prompts_is_an_error(prompt_set: PromptSet) -> N
         select_task_prompts(config(), trained)
 
 
-def test_right_answers_reach_one_and_the_report_says_so(
-    prompt_set: PromptSet, prompts: dict[Task, TaskPrompts], tmp_path: Path
+def test_an_encoder_that_is_not_here_is_found_out_before_anything_is_asked(
+    prompt_set: PromptSet, tmp_path: Path
 ) -> None:
-    encoder = TextEncoderConfig(encoder=str(write_bert(tmp_path / "bert")))
+    absent = TextEncoderConfig(encoder=str(tmp_path / "absent"))
+    with pytest.raises(MissingFileError, match=r"an encoder's folder must exist, got .*absent"):
+        select_task_prompts(config(encoder=absent), prompt_set)
+    assert list(select_task_prompts(config(encoder=absent, tasks=[CELLS]), prompt_set)) == [CELLS]
+
+
+def test_right_answers_reach_one_and_the_report_says_so(
+    prompt_set: PromptSet,
+    prompts: dict[Task, TaskPrompts],
+    bert: TextEncoderConfig,
+    tmp_path: Path,
+) -> None:
     evaluation = run(
-        config(encoder=encoder),
+        config(encoder=bert),
         prompts=prompts,
         answers={
             "Base": answered(prompts, "nothing <i>", 5.0),

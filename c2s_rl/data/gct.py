@@ -161,10 +161,10 @@ def _opened(path: Path) -> Iterator[TextIO]:
     """Open plain or compressed text; damage becomes one line."""
     try:
         if path.suffix == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8") as file:
+            with gzip.open(path, "rt", encoding="utf-8-sig") as file:
                 yield file
         else:
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8-sig") as file:
                 yield file
     except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
         raise DataError(f"a GCT file must be whole text, got {error} in {path}") from error

@@ -44,7 +44,7 @@ def read_gctx(file: h5py.File, path: Path) -> ProfileFile:
     matrix = file[MATRIX]
     for part in (matrix, file[PROFILES][ID], file[GENES][ID]):
         require_stored(part, str(path))
-    profiles, genes = _GroupFrame(file[PROFILES]), _GroupFrame(file[GENES])
+    profiles, genes = (_GroupFrame(file[part], str(path)) for part in (PROFILES, GENES))
     sizes = (profiles.size, genes.size)
     if matrix.shape != sizes or matrix.dtype.kind not in "fiu":
         raise DataError(
@@ -58,8 +58,9 @@ def read_gctx(file: h5py.File, path: Path) -> ProfileFile:
 class _GroupFrame:
     """A group of label arrays; each is read when it is asked for."""
 
-    def __init__(self, group: h5py.Group) -> None:
+    def __init__(self, group: h5py.Group, place: str) -> None:
         self._group = group
+        self._place = place
 
     @property
     def size(self) -> int:
@@ -74,11 +75,22 @@ class _GroupFrame:
     def column(self, name: str) -> "pd.Series":
         import pandas as pd
 
-        column = pd.Series(as_texts(self._group[name][:]), dtype=object)
+        column = pd.Series(as_texts(self._labels(name)[:]), dtype=object)
         return column.where(~column.isin(MISSING))
 
     def row_names(self) -> TextColumn:
         return Hdf5Texts(self._group[ID])
 
     def texts(self, name: str) -> TextColumn:
-        return Hdf5Texts(self._group[name], missing=MISSING)
+        return Hdf5Texts(self._labels(name), missing=MISSING)
+
+    def _labels(self, name: str) -> h5py.Dataset:
+        labels = self._group[name]
+        if not isinstance(labels, h5py.Dataset) or labels.shape != (self.size,):
+            shape = labels.shape if isinstance(labels, h5py.Dataset) else "a group"
+            raise DataError(
+                f"labels of a GCTX file must be one for each of {self.size} ids, got {shape} for "
+                f"{labels.name} in {self._place}"
+            )
+        require_stored(labels, self._place)
+        return labels

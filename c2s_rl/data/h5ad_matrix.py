@@ -30,6 +30,8 @@ DoubleArray = npt.NDArray[np.float64]
 ValueArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 ENTRIES_PER_PASS = 4_000_000  # entries of a CSC matrix turned at a time: about 50 MB
+# The arrays of a sparse matrix and numpy's letters for the types that each may have.
+ARRAY_KINDS = {"data": "fiub", "indices": "iu", "indptr": "iu"}
 TURNED = ("bounds.npy", "columns.npy", "values.npy")
 
 
@@ -75,9 +77,10 @@ def hdf5_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        # HDF5's own errors carry no number; a full disk or a missing permission does.
-        if isinstance(error, C2SError) or error.errno is not None:
+    except (OSError, RuntimeError, KeyError) as error:
+        # HDF5's own errors carry no number; a full disk or a missing permission does. Of a link
+        # that leads nowhere h5py says a KeyError or a RuntimeError.
+        if isinstance(error, C2SError) or (isinstance(error, OSError) and error.errno is not None):
             raise
         reason = " ".join(str(error).split())
         raise DataError(
@@ -128,7 +131,7 @@ def open_sparse(node: h5py.Group, *, path: Path, place: str, scratch: Path) -> "
     kind = encoding.removesuffix("_matrix")
     if kind not in ("csr", "csc") or shape_attribute is None:
         raise DataError(f"a matrix must be csr, csc or dense, got encoding {encoding!r} in {place}")
-    shape = (int(shape_attribute[0]), int(shape_attribute[1]))
+    shape = as_shape(shape_attribute, place)
     if kind == "csc":
         turn = partial(_turn_csc, node, shape, place)
         folder = made_once(scratch, path, f"{node.name} by rows", turn)
@@ -139,6 +142,24 @@ def open_sparse(node: h5py.Group, *, path: Path, place: str, scratch: Path) -> "
     if isinstance(columns, h5py.Dataset):
         columns, values = unpacked(columns), unpacked(values)
     return CsrMatrix(shape, node["indptr"], columns, values, place=place)
+
+
+def as_shape(stored: npt.ArrayLike, place: str) -> tuple[int, int]:
+    """Return the shape that a sparse matrix says it has.
+
+    Raises:
+        DataError: If it is not two whole numbers of 0 or more.
+    """
+    numbers = np.asarray(stored)
+    is_numeric = numbers.shape == (2,) and numbers.dtype.kind in "iuf"
+    # Not-a-number is not equal to itself, and infinity is no size.
+    if not is_numeric or not all(n >= 0 and n == n // 1 for n in numbers.tolist()):
+        raise DataError(
+            f"the shape of a sparse matrix must be two whole numbers, got {numbers.tolist()} in "
+            f"{place}"
+        )
+    num_major, num_minor = numbers.tolist()
+    return int(num_major), int(num_minor)
 
 
 class DenseMatrix:
@@ -190,6 +211,8 @@ class CsrMatrix:
         bounds = self._read_bounds(start, stop)
         first, last = int(bounds[0]), int(bounds[-1])
         columns = np.asarray(self._columns[first:last])
+        # Kernels know the byte order of this machine only; a file may have the other.
+        columns = columns.astype(columns.dtype.newbyteorder("="), copy=False)
         row = row_with_fault(bounds, columns, self.shape[1])
         if row >= 0:
             _check_range(columns, self.shape[1], what="column", place=self._place)
@@ -237,16 +260,23 @@ def check_sizes(group: h5py.Group, num_major: int, place: str) -> None:
     """Check the three arrays of a sparse matrix against each other, without reading them.
 
     Raises:
-        DataError: If one is missing or they disagree in length.
+        DataError: If one is missing or of another kind, or they disagree in length.
     """
     missing = [name for name in ("data", "indices", "indptr") if name not in group]
     if missing:
         raise DataError(
             f"a sparse matrix must hold data, indices, indptr, got no {missing[0]} in {place}"
         )
-    for name in ("data", "indices", "indptr"):
-        if isinstance(group[name], h5py.Dataset):  # zarr has checks of its own
-            require_stored(group[name], place)
+    for name, kinds in ARRAY_KINDS.items():
+        node = group[name]
+        if isinstance(node, h5py.Group) or node.ndim != 1 or node.dtype.kind not in kinds:
+            what = "a group" if isinstance(node, h5py.Group) else f"{node.dtype} of {node.shape}"
+            raise DataError(
+                f"{name} of a sparse matrix must be a list of "
+                f"{'numbers' if name == 'data' else 'whole numbers'}, got {what} in {place}"
+            )
+        if isinstance(node, h5py.Dataset):  # zarr has checks of its own
+            require_stored(node, place)
     num_bounds = len(group["indptr"])
     num_values, num_indices = len(group["data"]), len(group["indices"])
     if num_bounds != num_major + 1:

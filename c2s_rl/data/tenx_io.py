@@ -14,7 +14,7 @@ import h5py
 
 from c2s_rl.cells.vocabulary import shown
 from c2s_rl.data.cell_file import CellFile
-from c2s_rl.data.h5ad_matrix import CsrMatrix, check_sizes, hdf5_errors
+from c2s_rl.data.h5ad_matrix import CsrMatrix, as_shape, check_sizes, hdf5_errors
 from c2s_rl.data.hdf5_texts import Hdf5Texts, as_texts
 from c2s_rl.data.hdf5_trust import require_stored
 from c2s_rl.data.tenx_features import Features, keep_genes, with_kept
@@ -56,12 +56,7 @@ def _as_cells(file: h5py.File, path: Path, genome: str | None) -> CellFile:
         raise DataError(
             f"a 10x matrix must hold {', '.join(wanted)}, got no {missing[0]} in {place}"
         )
-    shape = group["shape"][:].tolist()
-    if len(shape) != 2:
-        raise DataError(
-            f"the shape of a 10x matrix must be features and cells, got {shape} in {place}"
-        )
-    num_features, num_cells = int(shape[0]), int(shape[1])
+    shape = num_features, num_cells = as_shape(group["shape"][()], place)
     check_sizes(group, num_cells, place)
     require_stored(group["barcodes"], place)
     features = _features(group, place, is_new=is_new)
@@ -69,7 +64,7 @@ def _as_cells(file: h5py.File, path: Path, genome: str | None) -> CellFile:
     barcodes = Hdf5Texts(group["barcodes"])
     if (len(features.ids), len(barcodes)) != (num_features, num_cells):
         raise DataError(
-            f"a matrix must have a row a feature and a column a barcode, got {tuple(shape)} for "
+            f"a matrix must have a row a feature and a column a barcode, got {shape} for "
             f"{len(features.ids)} features and {len(barcodes)} barcodes in {place}"
         )
     matrix = CsrMatrix(
@@ -103,12 +98,15 @@ def _old_genome(file: h5py.File, genome: str | None, path: Path) -> str:
 
 def _features(group: h5py.Group, place: str, *, is_new: bool) -> Features:
     if not is_new:
-        return Features(_column(group, "genes"), _column(group, "gene_names"), None, None, place)
+        genes, names = _column(group, "genes", place), _column(group, "gene_names", place)
+        return Features(genes, names, None, None, place)
     features = group["features"]
-    kinds = _column(features, "feature_type") if "feature_type" in features else None
-    genomes = _column(features, "genome") if "genome" in features else None
-    return Features(_column(features, "id"), _column(features, "name"), kinds, genomes, place)
+    ids, names = _column(features, "id", place), _column(features, "name", place)
+    kinds = _column(features, "feature_type", place) if "feature_type" in features else None
+    genomes = _column(features, "genome", place) if "genome" in features else None
+    return Features(ids, names, kinds, genomes, place)
 
 
-def _column(group: h5py.Group, name: str) -> tuple[str, ...]:
+def _column(group: h5py.Group, name: str, place: str) -> tuple[str, ...]:
+    require_stored(group[name], place)
     return tuple(as_texts(group[name][:]))

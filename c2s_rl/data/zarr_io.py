@@ -20,7 +20,7 @@ from c2s_rl.cells.vocabulary import unknown_name
 from c2s_rl.data.anndata_io import LAYER_PREFIX
 from c2s_rl.data.cell_file import CellFile
 from c2s_rl.data.h5ad_frame import StoredFrame, open_texts, read_ids
-from c2s_rl.data.h5ad_matrix import DenseMatrix, RowMatrix, open_sparse
+from c2s_rl.data.h5ad_matrix import ARRAY_KINDS, DenseMatrix, RowMatrix, open_sparse
 from c2s_rl.errors import C2SError, DataError, MissingFileError
 
 if TYPE_CHECKING:
@@ -179,12 +179,18 @@ def _matrices(root: ZarrGroup) -> dict[str, str]:
 
 def _matrix(node: ZarrArray | ZarrGroup, *, path: Path, place: str, scratch: Path) -> RowMatrix:
     if isinstance(node, ZarrGroup):
-        for name in ("data", "indices", "indptr"):
-            if name in node and isinstance(array := node[name], ZarrArray):
-                # Lost indices and bounds read as zeros, which contradict each other.
-                _require_plausible(array, place)
-                if name == "data":
-                    _require_chunks(array, array.array.nchunks, place)
+        for name in ARRAY_KINDS:
+            if name not in node:
+                continue  # which `open_sparse` says
+            array = node[name]
+            if isinstance(array, ZarrGroup):
+                raise DataError(
+                    f"{name} of a sparse matrix must be an array, got a group in {place}"
+                )
+            # Lost indices and bounds read as zeros, which contradict each other.
+            _require_plausible(array, place)
+            if name == "data":
+                _require_chunks(array, array.array.nchunks, place)
         return open_sparse(node, path=path, place=place, scratch=scratch)
     if node.ndim != 2 or node.dtype.kind not in "fiub":
         raise DataError(

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from c2s_rl.data.cell_source import CellSource, ShardSource, TableSource
-from c2s_rl.data.shards import read_cells, read_manifest
+from c2s_rl.data.part_file import write_part
+from c2s_rl.data.shards import read_cells, read_manifest, write_manifest
 from c2s_rl.errors import DataError, MissingFileError
-from tests.data.test_shards import table, write
+from tests.data.test_shards import manifest, table
 
 NUM_CELLS = 40
 
@@ -19,15 +20,24 @@ NUM_CELLS = 40
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """40 cells in row groups of 4, two groups a part."""
-    parts = [table(8, start) for start in range(0, NUM_CELLS, 8)]
-    write(tmp_path / "cells", *parts, cells_per_group=4)
-    return tmp_path / "cells"
+    return written(tmp_path / "cells", has_values=True)
+
+
+def written(folder: Path, *, has_values: bool) -> Path:
+    folder.mkdir()
+    names = [f"part-{number:05d}.parquet" for number in range(NUM_CELLS // 8)]
+    for number, name in enumerate(names):
+        groups = [table(4, start=8 * number), table(4, start=8 * number + 4)]
+        write_part(folder / name, groups, source_file="a.h5ad", has_values=has_values)
+    facts = manifest(NUM_CELLS, parts=tuple(names), has_values=has_values)
+    write_manifest(folder, facts)
+    return folder
 
 
 def in_memory(folder: Path) -> TableSource:
-    manifest = read_manifest(folder)
+    facts = read_manifest(folder)
     cells = read_cells(folder, ["donor", "cell_type"])
-    return TableSource(cells, manifest.vocabulary, manifest.organism, manifest.seed)
+    return TableSource(cells, facts.vocabulary, facts.organism, facts.seed)
 
 
 def read(source: CellSource, rows: Sequence[int], *, with_values: bool) -> list[tuple[object, ...]]:
@@ -72,9 +82,19 @@ def test_a_portion_is_no_more_than_a_row_group(folder: Path) -> None:
     ]
 
 
+def test_genes_without_values_are_read_with_those_of_the_rank_model(tmp_path: Path) -> None:
+    folder = written(tmp_path / "genes", has_values=False)
+    rows = [0, 2, 39]
+    got = read(ShardSource(folder, ()), rows, with_values=True)
+    assert got == read(in_memory(folder), rows, with_values=True)
+    # Cell 2 has three genes, at ranks 1, 2 and 3: 6.151 - 1.6408 log10(rank).
+    assert got[1][3] == pytest.approx([6.151, 5.6571, 5.3681], abs=1e-3)
+
+
 def test_broken_shards_are_named(folder: Path) -> None:
     rows = np.arange(NUM_CELLS, dtype=np.int64)
-    with pytest.raises(DataError, match=r"the obs column must be one of .*got 'doner'.*'donor'"):
+    message = r"the obs column must be one of .*got 'doner'.*'donor'.*that convert\.obs took along"
+    with pytest.raises(DataError, match=message):
         _ = ShardSource(folder, ("doner",)).labels
     part = folder / "part-00002.parquet"
     content = part.read_bytes()
@@ -91,12 +111,12 @@ def test_broken_shards_are_named(folder: Path) -> None:
 
 
 def test_parts_that_lack_cells_or_name_unknown_genes_are_refused(folder: Path) -> None:
-    manifest = folder / "manifest.json"
-    text = manifest.read_text()
-    manifest.write_text(text.replace('"num_cells": 40', '"num_cells": 41'))
+    path = folder / "manifest.json"
+    text = path.read_text()
+    path.write_text(text.replace('"num_cells": 40', '"num_cells": 41'))
     with pytest.raises(DataError, match="must hold the 41 cells of the manifest, got 40 in"):
         _ = ShardSource(folder, ()).labels
-    manifest.write_text(text.replace(', "SEPT1"', "").replace(', "Sept1"', ""))
+    path.write_text(text.replace(', "SEPT1"', "").replace(', "Sept1"', ""))
     rows = np.arange(NUM_CELLS, dtype=np.int64)
     with pytest.raises(DataError, match=r"genes must be in 0\.\.1, got others in .*part-00000"):
         list(ShardSource(folder, ()).portions(rows, with_values=False))

@@ -65,6 +65,11 @@ class TaskEvaluation(_Frozen):
         """Names of the policies, in order."""
         return [m.name for m in self.methods if m.kind is MethodKind.POLICY]
 
+    @property
+    def difference(self) -> "TaskEvaluation | None":
+        """Whose `candidate` and `baseline` the last column compares; None with one policy."""
+        return self if len(self.policies) > 1 else None
+
     def tasks_by_gain(self, figure: TaskFigure | None = None) -> dict[str, list[Task]]:
         """Tasks in which the candidate is 'better', 'worse' or 'open' (interval around 0).
 
@@ -87,7 +92,7 @@ class TaskEvaluation(_Frozen):
     @property
     def headline(self) -> str:
         """The result in one sentence."""
-        if len(self.policies) < 2:
+        if self.difference is None:
             return f"{self.policies[0]} alone was evaluated, in {len(self.tasks)} tasks."
         own, loss = self.tasks_by_gain(), self.tasks_by_gain(TaskFigure.LOSS)
         worse = f", worse in {', '.join(own['worse'])}" if own["worse"] else ""

@@ -86,13 +86,16 @@ def require_replaceable(folder: Path) -> None:
     """Check that a stage may put its output at `folder`.
 
     Raises:
-        StageError: If it is a file, or a folder with files but without a stage's manifest.
+        StageError: If it is a file, or a folder with files but without a stage's manifest and
+            hashes. A run's own folder has the one and not the other.
     """
-    if folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir())):
+    is_output = all((folder / name).is_file() for name in (MANIFEST, HASHES))
+    if folder.is_dir() and (is_output or not any(folder.iterdir())):
         return
     if folder.exists():
         raise StageError(
-            f"an output folder must be new, empty or hold {MANIFEST}, got {folder} with other files"
+            f"an output folder must be new, empty or hold {MANIFEST} and {HASHES}, got {folder} "
+            "with other files"
         )
 
 

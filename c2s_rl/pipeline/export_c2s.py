@@ -30,7 +30,7 @@ from c2s_rl.cells.spelling import SentenceWriter
 from c2s_rl.checkpoint import MANIFEST, atomic_folder, require_replaceable
 from c2s_rl.data.shard_stream import ShardBatch, iter_cells
 from c2s_rl.data.shards import CellManifest, read_manifest
-from c2s_rl.errors import DataError
+from c2s_rl.errors import DataError, StageError
 
 CELL_NAME, CELL_SENTENCE, ORGANISM = "cell_name", "cell_sentence", "organism"
 VOCABULARY = "vocabulary.json"
@@ -60,7 +60,7 @@ def run(cells: Path, output: Path) -> Exported:
     Raises:
         MissingFileError: If the shards are not there.
         DataError: If they are damaged, or a label has a name that the package reserves.
-        StageError: If `output` holds something else.
+        StageError: If `output` holds something else, or the shards themselves.
     """
     import datasets
     from datasets.arrow_writer import ArrowWriter
@@ -68,6 +68,11 @@ def run(cells: Path, output: Path) -> Exported:
     manifest = read_manifest(cells)
     _check(manifest, cells)
     require_replaceable(output)
+    if cells.resolve().is_relative_to(output.resolve()):
+        raise StageError(
+            "the output must be another folder than the cells, which it would replace, got "
+            f"{output} for the cells {cells}"
+        )
     num_cells_N = np.zeros(len(manifest.symbols), dtype=np.int64)
     columns = (CELL_NAME, CELL_SENTENCE, *manifest.obs_columns)
     columns += () if ORGANISM in columns else (ORGANISM,)

@@ -125,7 +125,9 @@ def test_missing_model_folder_is_refused(corpus: Path, tmp_path: Path) -> None:
 
 def test_folder_of_the_users_own_is_not_replaced(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "base").write_text("a file")
-    with pytest.raises(StageError, match=r"must be new, empty or hold manifest\.json, got"):
+    with pytest.raises(
+        StageError, match=r"must be new, empty or hold manifest\.json and hashes\.json, got"
+    ):
         base_model.run(CONFIG, corpus, tmp_path / "base")
 
 

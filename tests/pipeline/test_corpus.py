@@ -121,7 +121,9 @@ def test_folder_of_the_users_own_is_not_replaced(
     mine = tmp_path / "corpus"
     mine.mkdir()
     (mine / "thesis.txt").write_text("precious")
-    with pytest.raises(StageError, match=r"must be new, empty or hold manifest\.json, got"):
+    with pytest.raises(
+        StageError, match=r"must be new, empty or hold manifest\.json and hashes\.json, got"
+    ):
         corpus.run(CONFIG, cells, mine)
     assert (mine / "thesis.txt").read_text() == "precious"
     # An earlier output is.

@@ -124,3 +124,14 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
     with pytest.raises(StageError, match=r"must be new, empty or hold manifest\.json"):
         export_c2s.run(make_cells(tmp_path), tmp_path / "c2s")
     assert [file.name for file in (tmp_path / "c2s").iterdir()] == ["thesis.txt"]
+
+
+def test_the_cells_that_are_read_are_not_replaced(tmp_path):
+    cells = make_cells(tmp_path)
+    before = {file.name: file.read_bytes() for file in cells.iterdir()}
+    with pytest.raises(StageError, match="must be another folder than the cells"):
+        export_c2s.run(cells, cells)
+    (tmp_path / "manifest.json").write_text("{}")  # as a run's own folder has one
+    with pytest.raises(StageError, match=r"must be new, empty or hold manifest\.json and hashes"):
+        export_c2s.run(cells, tmp_path)
+    assert {file.name: file.read_bytes() for file in cells.iterdir()} == before

@@ -12,7 +12,7 @@ import numpy as np
 
 from c2s_rl.cells.sentence import write_sentence
 from c2s_rl.cells.vocabulary import Vocabulary
-from c2s_rl.data.corpus_config import CorpusConfig, TargetForm
+from c2s_rl.data.corpus_config import CorpusConfig, PromptStyle, TargetForm
 from c2s_rl.data.drafts import Draft
 from c2s_rl.data.labels import LabelledCell
 from c2s_rl.data.token_budget import SampleSize, TokenCosts, fit_sample
@@ -149,9 +149,30 @@ class RecordWriter:
             num_genes=self.config.num_genes,
             is_sample=draft.is_sample,
         )
+        if size is not None and self.config.style is PromptStyle.CELL2SENTENCE:
+            size = self._shortened(draft, genes, size, costs)
         if size is None or draft.is_sample:
             return size
         return SampleSize(draft.num_cells, size.num_genes)
+
+    def _shortened(
+        self, draft: Draft, genes: Genes, size: SampleSize, costs: TokenCosts
+    ) -> SampleSize | None:
+        """Drop genes until the texts as written fit.
+
+        The package begins a sentence on a line of its own and ends it with a full stop: there its
+        first and last gene cost more than they do between two spaces.
+        """
+        budget = self.config.token_budget
+        assert budget is not None
+        part = draft.first_cells(size.num_cells) if draft.is_sample else draft
+        fewest = min(budget.min_genes, self.config.num_genes)
+        for num_genes in range(size.num_genes, fewest - 1, -1):
+            texts = self._texts(part, genes, num_genes)
+            num_tokens = costs.count_text(texts.prompt) + costs.count_text(texts.target) + 1
+            if num_tokens <= budget.max_tokens:
+                return SampleSize(size.num_cells, num_genes)
+        return None
 
 
 def population(cell: LabelledCell) -> str:

@@ -110,7 +110,7 @@ def select_task_prompts(
     for task in config.tasks:
         if task not in by_task:
             raise ConfigError(
-                f"evaluate_tasks.tasks must be of the held-out {sorted(by_task)}, "
+                f"evaluate_tasks.tasks must be of the held-out {', '.join(sorted(by_task))}, "
                 f"got {task.value!r}"
             )
     wanted = [task for task in Task if task in (config.tasks or by_task)]

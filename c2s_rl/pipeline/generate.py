@@ -21,6 +21,7 @@ from pydantic import JsonValue
 
 from c2s_rl.cells.rank import IndexArray, stable_hash
 from c2s_rl.cells.sentence import write_sentence
+from c2s_rl.cells.vocabulary import shown
 from c2s_rl.checkpoint import MANIFEST, sha256_of
 from c2s_rl.data.cell_groups import matching_rows
 from c2s_rl.data.cell_reader import CellReader
@@ -82,6 +83,7 @@ def run(
     output, num_cells = folders.output, wanted.num_cells
     if not resumable.begin(output, plan):
         return GenerateCounts.read(output)
+    _warn_of_unknown(config, wanted.cells)
     answer_all(
         wanted,
         output,
@@ -101,6 +103,24 @@ def run(
     counts.write(output)
     resumable.finish(output, plan | {"num_cells": num_cells})
     return counts
+
+
+def _warn_of_unknown(config: GenerateConfig, cells: CellReader) -> None:
+    """Say which types and perturbations no cell has: new ones may be meant, or mistyped."""
+    if config.controls is None:
+        return
+    columns = (config.controls.cell_type_column, config.controls.condition_column)
+    types, perturbations = (cells.labels(column).categories for column in columns)
+    for condition in config.conditions:
+        for name, known in ((condition.cell_type, types), (condition.perturbation, perturbations)):
+            # Perturbations stand there with their exposure: 'IFN-beta, acute'.
+            if name and not any(name == label or name.startswith(f"{label}, ") for label in known):
+                log.warning(
+                    "no cell of %s is labelled %r, which is asked for all the same; labels: %s",
+                    cells.folder,
+                    name,
+                    shown(known),
+                )
 
 
 def _sampling(config: GenerateConfig) -> SamplingConfig:

@@ -161,3 +161,20 @@ def test_what_cannot_be_generated_is_named(prepared, tmp_path, options, error, m
 def test_conditions_that_say_nothing_are_refused(conditions, message):
     with pytest.raises(ValueError, match=message):
         GenerateConfig(conditions=conditions)
+
+
+def test_labels_that_no_cell_has_are_named_and_asked_for_all_the_same(prepared, tmp_path, caplog):
+    conditions = [
+        {"cell_type": "B cel", "num_cells": 1},
+        {"cell_type": "B cell", "perturbation": "d2, acute", "num_cells": 1},
+        {"cell_type": "B cell", "perturbation": "heat", "num_cells": 1},
+    ]
+    counts = run(prepared, tmp_path / "g", FakeEngines(answer), conditions=conditions)
+    assert len(counts.conditions) == 3
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    # 'd2' is a label of a perturbation here, and 'acute' its exposure.
+    assert len(warnings) == 2
+    assert (
+        "is labelled 'B cel', which is asked for all the same; labels: 'B cell', 'T" in warnings[0]
+    )
+    assert "is labelled 'heat'" in warnings[1]

@@ -66,5 +66,5 @@ def toy_cells() -> list[tuple[str, str, str, str]]:
 
 
 @pytest.fixture
-def refused(tmp_path: Path, capsys, monkeypatch) -> Refused:
+def assert_refused(tmp_path: Path, capsys, monkeypatch) -> Refused:
     return Refused(tmp_path, capsys, monkeypatch)

@@ -47,7 +47,7 @@ VALUES = {
 
 @pytest.mark.parametrize("case", VALUES)
 @pytest.mark.parametrize("name", WRITERS)
-def test_values_that_are_no_counts(name, case, tmp_path, refused):
+def test_values_that_are_no_counts(name, case, tmp_path, assert_refused):
     value, words = VALUES[case]
     adata = files.make_adata(COUNTS, GENES)
     adata.X.data[2] = value  # the last of the first cell
@@ -55,7 +55,7 @@ def test_values_that_are_no_counts(name, case, tmp_path, refused):
     options = options_of(name, adata, tmp_path)
     if (name, case) == ("parquet", "nan"):
         words = ("null",)  # which pandas makes of it
-    refused(path, *words, "'HLA-A'", "'cell-0'", path.name, **options)
+    assert_refused(path, *words, "'HLA-A'", "'cell-0'", path.name, **options)
 
 
 NAMES = {
@@ -76,13 +76,13 @@ NAMES = {
 
 @pytest.mark.parametrize("case", NAMES)
 @pytest.mark.parametrize("name", WRITERS)
-def test_names_that_are_no_symbols(name, case, tmp_path, refused):
+def test_names_that_are_no_symbols(name, case, tmp_path, assert_refused):
     genes, extra, words = NAMES[case]
     if (name, case) == ("parquet", "duplicated symbol"):
         pytest.skip("Parquet through pandas cannot hold two columns of one name")
     adata = files.make_adata(COUNTS, genes)
     path = WRITERS[name](adata, tmp_path)
-    refused(path, *words, path.name, **options_of(name, adata, tmp_path), **extra)
+    assert_refused(path, *words, path.name, **options_of(name, adata, tmp_path), **extra)
 
 
 PROFILES = {"gct": files.write_gct, "gctx": files.write_gctx}
@@ -90,7 +90,7 @@ PROFILES = {"gct": files.write_gct, "gctx": files.write_gctx}
 
 @pytest.mark.parametrize("case", ["nan", "negative", "infinite", *NAMES])
 @pytest.mark.parametrize("name", PROFILES)
-def test_profiles_that_are_none(name, case, tmp_path, refused):
+def test_profiles_that_are_none(name, case, tmp_path, assert_refused):
     adata = files.make_adata(np.array(COUNTS) + 0.5, GENES)
     extra: dict[str, object] = {}
     if case in VALUES:
@@ -100,36 +100,36 @@ def test_profiles_that_are_none(name, case, tmp_path, refused):
         names, extra, words = NAMES[case]
         adata.var_names = names
     path = PROFILES[name](adata, tmp_path)
-    refused(path, *words, path.name, values="log2", symbol_column="pr_gene_symbol", **extra)
+    assert_refused(path, *words, path.name, values="log2", symbol_column="pr_gene_symbol", **extra)
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_profiles_cut_short_of_intensities_or_without_a_label(name, tmp_path, refused):
+def test_profiles_cut_short_of_intensities_or_without_a_label(name, tmp_path, assert_refused):
     adata = files.make_adata(np.array(COUNTS) + 1, GENES)
     path = PROFILES[name](adata, tmp_path)
     options = {"values": "log2", "symbol_column": "pr_gene_symbol"}
-    refused(path, "'batches'", "did you mean 'batch'", obs=["batches"], **options)
+    assert_refused(path, "'batches'", "did you mean 'batch'", obs=["batches"], **options)
     loud = files.make_adata(np.array(COUNTS) + 1_000, GENES)
-    refused(PROFILES[name](loud, tmp_path), "must be below 64", "take log2", **options)
+    assert_refused(PROFILES[name](loud, tmp_path), "must be below 64", "take log2", **options)
     cut(path)
-    refused(
+    assert_refused(
         path, "whole" if name == "gctx" else "a line of a GCT file must have", path.name, **options
     )
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_an_obs_column_that_is_not_there(name, tmp_path, refused):
+def test_an_obs_column_that_is_not_there(name, tmp_path, assert_refused):
     adata = files.make_adata(COUNTS, GENES)
     path = WRITERS[name](adata, tmp_path)
     options = options_of(name, adata, tmp_path) | {"obs": ["cel_type"]}
-    line = refused(path, "cel_type", path.name, **options)
+    line = assert_refused(path, "cel_type", path.name, **options)
     assert "'cell_type'" in line or "tables.obs" in line
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_mistyped_key(name, tmp_path, refused):
+def test_a_mistyped_key(name, tmp_path, assert_refused):
     path = WRITERS[name](files.make_adata(COUNTS, GENES), tmp_path)
-    refused(path, "orientaton", "did you mean 'orientation'", orientaton="cells_by_genes")
+    assert_refused(path, "orientaton", "did you mean 'orientation'", orientaton="cells_by_genes")
 
 
 def cut(path: Path) -> None:
@@ -147,30 +147,30 @@ TRUNCATED = {
 
 
 @pytest.mark.parametrize("name", TRUNCATED)
-def test_a_truncated_file(name, tmp_path, refused):
+def test_a_truncated_file(name, tmp_path, assert_refused):
     adata = files.make_adata(np.random.default_rng(0).poisson(1.0, size=(200, 4)), GENES)
     path = WRITERS[name](adata, tmp_path)
     cut(path / TRUNCATED[name] if TRUNCATED[name] else path)
-    refused(path, path.name, "whole", **options_of(name, adata, tmp_path))
+    assert_refused(path, path.name, "whole", **options_of(name, adata, tmp_path))
 
 
-def test_a_text_table_that_ends_within_a_line(tmp_path, refused):
+def test_a_text_table_that_ends_within_a_line(tmp_path, assert_refused):
     path = files.write_table(files.make_adata(COUNTS, GENES), tmp_path, ".csv")
     path.write_text(path.read_text()[:-12])
-    refused(path, "cells.csv", "line 4", obs=["cell_type", "batch"])
+    assert_refused(path, "cells.csv", "line 4", obs=["cell_type", "batch"])
 
 
-def test_indices_out_of_range(tmp_path, refused):
+def test_indices_out_of_range(tmp_path, assert_refused):
     import zarr
 
     adata = files.make_adata(COUNTS, GENES)
     store = files.write_zarr(adata, tmp_path)
     zarr.open_group(str(store), mode="r+")["X/indices"][1] = 77
-    refused(store, "77", "cells.zarr")
+    assert_refused(store, "77", "cells.zarr")
     tenx = files.write_tenx_h5(adata, tmp_path)
     with h5py.File(tenx, "r+") as file:
         file["matrix/indices"][1] = 77
-    refused(tenx, "77", "cells.h5")
+    assert_refused(tenx, "77", "cells.h5")
 
 
 BAD_CSV = {
@@ -186,32 +186,32 @@ BAD_CSV = {
 
 
 @pytest.mark.parametrize("case", BAD_CSV)
-def test_a_table_with_a_broken_line(case, tmp_path, refused):
+def test_a_table_with_a_broken_line(case, tmp_path, assert_refused):
     old, new, words = BAD_CSV[case]
     text = "id,kind,A,B\ncell-0,B,3,0\ncell-1,T,0,5\n"
     assert old in text
     (tmp_path / "cells.csv").write_text(text.replace(old, new))
-    refused(tmp_path / "cells.csv", *words, "cells.csv", obs=["kind"])
+    assert_refused(tmp_path / "cells.csv", *words, "cells.csv", obs=["kind"])
 
 
-def test_a_label_among_the_numbers_is_pointed_out(tmp_path, refused):
+def test_a_label_among_the_numbers_is_pointed_out(tmp_path, assert_refused):
     adata = files.make_adata(COUNTS, GENES)
     for suffix in (".csv", ".parquet"):
         path = files.write_table(adata, tmp_path, suffix)
-        refused(path, "'cell_type'", "name labels in obs or combine", obs=["batch"])
+        assert_refused(path, "'cell_type'", "name labels in obs or combine", obs=["batch"])
 
 
-def test_a_store_that_lost_its_chunks(tmp_path, refused):
+def test_a_store_that_lost_its_chunks(tmp_path, assert_refused):
     adata = files.make_adata(COUNTS, GENES)
     path = files.write_zarr(adata, tmp_path)
     (path / "X/data/c/0").unlink()
-    refused(path, "got 0 of 1 chunks of /X/data", "cells.zarr")
+    assert_refused(path, "got 0 of 1 chunks of /X/data", "cells.zarr")
     adata.X = adata.X.toarray()
     dense = files.write_zarr(adata, tmp_path)
     for file in (dense / "X/c").rglob("*"):
         if file.is_file():
             file.unlink()
-    refused(dense, "got 0 of 1 chunks of /X ", "cells.zarr")
+    assert_refused(dense, "got 0 of 1 chunks of /X ", "cells.zarr")
 
 
 def drop_consolidated(path: Path) -> None:
@@ -222,24 +222,24 @@ def drop_consolidated(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["X/zarr.json", "zarr.json"])
-def test_a_store_without_readable_metadata(name, tmp_path, refused):
+def test_a_store_without_readable_metadata(name, tmp_path, assert_refused):
     path = files.write_zarr(files.make_adata(COUNTS, GENES), tmp_path)
     drop_consolidated(path)
     (path / name).write_text('{"zarr_format": ')
-    refused(path, "cells.zarr")
+    assert_refused(path, "cells.zarr")
 
 
-def test_a_scaled_matrix_is_sent_to_another(tmp_path, refused):
+def test_a_scaled_matrix_is_sent_to_another(tmp_path, assert_refused):
     adata = files.make_adata(COUNTS, GENES)
     adata.layers["counts"] = adata.X.copy()
     adata.X.data[0] = -0.4
     path = files.write_zarr(adata, tmp_path)
-    refused(path, "-0.4", "this file also has matrix: layer:counts")
-    refused(path, "'layer:counts'", "'layer:count'", matrix="layer:count")
-    refused(path, "'X', 'layer:counts', got 'raw'", matrix="raw")
+    assert_refused(path, "-0.4", "this file also has matrix: layer:counts")
+    assert_refused(path, "'layer:counts'", "'layer:count'", matrix="layer:count")
+    assert_refused(path, "'X', 'layer:counts', got 'raw'", matrix="raw")
 
 
-def test_a_small_parquet_that_claims_250_million_values(tmp_path, refused):
+def test_a_small_parquet_that_claims_250_million_values(tmp_path, assert_refused):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -252,10 +252,10 @@ def test_a_small_parquet_that_claims_250_million_values(tmp_path, refused):
         table, path, compression="zstd", row_group_size=num_rows, max_rows_per_page=num_rows
     )
     assert path.stat().st_size < 100_000
-    refused(path, "2500000 rows of 101 columns in", "cells.parquet")
+    assert_refused(path, "2500000 rows of 101 columns in", "cells.parquet")
 
 
-def test_a_small_store_that_claims_250_million_values(tmp_path, refused):
+def test_a_small_store_that_claims_250_million_values(tmp_path, assert_refused):
     import zarr
 
     path = files.write_zarr(files.make_adata(COUNTS, GENES), tmp_path)
@@ -267,11 +267,11 @@ def test_a_small_store_that_claims_250_million_values(tmp_path, refused):
             name, shape=(250_000_000,), chunks=(1_000_000,), dtype=dtype, fill_value=0
         )
         array[:10] = 1
-    refused(path, "1000000000 bytes of /X/data in", "cells.zarr")
+    assert_refused(path, "1000000000 bytes of /X/data in", "cells.zarr")
 
 
 @pytest.mark.parametrize("part", ["data", "barcodes"])
-def test_a_small_ten_x_file_that_claims_250_million_values(part, tmp_path, refused):
+def test_a_small_ten_x_file_that_claims_250_million_values(part, tmp_path, assert_refused):
     path = files.write_tenx_h5(files.make_adata(COUNTS, GENES), tmp_path)
     with h5py.File(path, "r+") as file:
         group, size, dtype = file["matrix"], 250_000_000, file[f"matrix/{part}"].dtype
@@ -279,65 +279,65 @@ def test_a_small_ten_x_file_that_claims_250_million_values(part, tmp_path, refus
             del group[name]
             group.create_dataset(name, (size,), dtype, chunks=(10_000,), compression="gzip")
     assert path.stat().st_size < 25_000
-    refused(path, "250,000,000 claimed", f"matrix/{part}", "cells.h5")
+    assert_refused(path, "250,000,000 claimed", f"matrix/{part}", "cells.h5")
 
 
-def test_a_small_plate_that_claims_250_million_values(tmp_path, refused):
+def test_a_small_plate_that_claims_250_million_values(tmp_path, assert_refused):
     path = files.write_gctx(files.make_adata(COUNTS, GENES), tmp_path)
     with h5py.File(path, "r+") as file:
         del file["0/DATA/0/matrix"]
         file.create_dataset("0/DATA/0/matrix", (250_000, 1_000), "f4", chunks=(100, 100))
         file["0/DATA/0/matrix"][0, 0] = 1
     assert path.stat().st_size < 100_000
-    refused(path, "got 1 of 25,000 written", "cells.gctx", values="log2")
+    assert_refused(path, "got 1 of 25,000 written", "cells.gctx", values="log2")
 
 
-def test_several_genomes_need_one_that_is_named(tmp_path, refused):
+def test_several_genomes_need_one_that_is_named(tmp_path, assert_refused):
     adata = files.make_adata(COUNTS, GENES)
     path = files.write_old_tenx_h5(adata, tmp_path, ("hg19", "mm10"))
-    refused(path, "'hg19', 'mm10'", "cells.h5")
-    refused(path, "'hg19', 'mm10', got 'hg38'", "cells.h5", genome="hg38")
+    assert_refused(path, "'hg19', 'mm10'", "cells.h5")
+    assert_refused(path, "'hg19', 'mm10', got 'hg38'", "cells.h5", genome="hg38")
     path = files.write_tenx_h5(adata, tmp_path)
     with h5py.File(path, "r+") as file:
         file["matrix/features/genome"][0] = b"mm10"
-    refused(path, "'GRCh38', 'mm10'", "cells.h5")
+    assert_refused(path, "'GRCh38', 'mm10'", "cells.h5")
 
 
 @pytest.mark.parametrize("part", ["barcodes", "features/name", "indptr"])
-def test_a_ten_x_file_without_a_part(part, tmp_path, refused):
+def test_a_ten_x_file_without_a_part(part, tmp_path, assert_refused):
     path = files.write_tenx_h5(files.make_adata(COUNTS, GENES), tmp_path)
     with h5py.File(path, "r+") as file:
         del file[f"matrix/{part}"]
-    refused(path, part, "cells.h5", format="10x_h5")
+    assert_refused(path, part, "cells.h5", format="10x_h5")
 
 
 @pytest.mark.parametrize("part", ["barcodes", "features/genome"])
-def test_a_ten_x_file_whose_parts_disagree(part, tmp_path, refused):
+def test_a_ten_x_file_whose_parts_disagree(part, tmp_path, assert_refused):
     path = files.write_tenx_h5(files.make_adata(COUNTS, GENES), tmp_path)
     with h5py.File(path, "r+") as file:
         short = file[f"matrix/{part}"][:-1]
         del file[f"matrix/{part}"]
         file[f"matrix/{part}"] = short
-    refused(path, "3" if "genome" in part else "2 barcodes", "cells.h5")
+    assert_refused(path, "3" if "genome" in part else "2 barcodes", "cells.h5")
 
 
 SENTENCES = {"c1": "ISG15 CD3D", "c2": "CD3D IFI6 ISG15"}
 
 
-def test_a_data_set_of_sentences(tmp_path, refused):
+def test_a_data_set_of_sentences(tmp_path, assert_refused):
     path = files.write_sentences(SENTENCES, tmp_path, kind=["B", "T"])
-    refused(path, "'kin'", "did you mean 'kind'", values="ranks", obs=["kin"])
-    refused(path, "got counts for cell2sentence")
+    assert_refused(path, "'kin'", "did you mean 'kind'", values="ranks", obs=["kin"])
+    assert_refused(path, "got counts for cell2sentence")
     (path / "vocabulary.json").write_text('{"ISG15": 2, "CD3D": 2}')
-    refused(path, "must be in vocabulary.json, got 'IFI6'", values="ranks")
+    assert_refused(path, "must be in vocabulary.json, got 'IFI6'", values="ranks")
     (path / "vocabulary.json").unlink()
     cut(path / "data-00000-of-00001.arrow")
-    refused(path, "a whole folder of save_to_disk", "sentences", values="ranks")
+    assert_refused(path, "a whole folder of save_to_disk", "sentences", values="ranks")
 
 
-def test_sentences_of_ids_or_of_two_cases(tmp_path, refused):
+def test_sentences_of_ids_or_of_two_cases(tmp_path, assert_refused):
     path = files.write_sentences({"c": " ".join(f"ENSG0000018760{i}" for i in range(4))}, tmp_path)
-    refused(path, "ENSG00000187600", "symbol", values="ranks")
+    assert_refused(path, "ENSG00000187600", "symbol", values="ranks")
     path = files.write_sentences({"c": "Isg15 ISG15"}, tmp_path)
-    refused(path, "unique in upper case", values="ranks", gene_case="upper")
-    refused(path, "cannot be added", values="ranks", gene_case="upper", duplicates="sum")
+    assert_refused(path, "unique in upper case", values="ranks", gene_case="upper")
+    assert_refused(path, "cannot be added", values="ranks", gene_case="upper", duplicates="sum")

@@ -27,22 +27,22 @@ BAD_MTX = {
 
 
 @pytest.mark.parametrize("case", BAD_MTX)
-def test_a_matrix_that_contradicts_its_header(case, tmp_path, refused):
+def test_a_matrix_that_contradicts_its_header(case, tmp_path, assert_refused):
     old, new, words = BAD_MTX[case]
     path = files.write_mtx(files.make_adata(COUNTS, GENES), tmp_path, is_gzip=False)
     (path / "matrix.mtx").write_text(MTX.replace(old, new, 1))
-    refused(path, *words, "matrix.mtx")
+    assert_refused(path, *words, "matrix.mtx")
 
 
-def test_a_compressed_matrix_that_claims_more_than_deflate_can_hold(tmp_path, refused):
+def test_a_compressed_matrix_that_claims_more_than_deflate_can_hold(tmp_path, assert_refused):
     path = files.write_mtx(files.make_adata(COUNTS, GENES), tmp_path)
     text = MTX.replace("4 3 3", "4 3 250000000") + "1 1 1\n" * 1_000
     (path / "matrix.mtx.gz").write_bytes(gzip.compress(text.encode()))
-    refused(path, "250000000 in", "matrix.mtx.gz")
+    assert_refused(path, "250000000 in", "matrix.mtx.gz")
 
 
 @pytest.mark.parametrize("name", ["barcodes.tsv", "features.tsv", "matrix.mtx"])
-def test_a_missing_part_of_an_mtx_folder(name, tmp_path, refused):
+def test_a_missing_part_of_an_mtx_folder(name, tmp_path, assert_refused):
     path = files.write_mtx(files.make_adata(COUNTS, GENES), tmp_path)
     (path / f"{name}.gz").unlink()
-    refused(path, name, "mtx", format="10x_mtx")
+    assert_refused(path, name, "mtx", format="10x_mtx")

@@ -149,3 +149,4 @@ def test_what_was_written_is_trusted(tmp_path):
         ]
         for dataset in datasets:
             require_stored(dataset, "a.h5")
+            assert dataset[...].shape == dataset.shape

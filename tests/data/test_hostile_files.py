@@ -21,7 +21,7 @@ CLAIMED = 250_000_000
 
 
 @pytest.fixture
-def refused(tmp_path: Path, capsys, monkeypatch) -> Refused:
+def assert_refused(tmp_path: Path, capsys, monkeypatch) -> Refused:
     return Refused(tmp_path, capsys, monkeypatch)
 
 
@@ -43,39 +43,41 @@ PARTS = {
 
 
 @pytest.mark.parametrize("case", PARTS)
-def test_a_sparse_matrix_of_something_else_than_lists_of_numbers(case, tmp_path, refused) -> None:
+def test_a_sparse_matrix_of_something_else_than_lists_of_numbers(
+    case, tmp_path, assert_refused
+) -> None:
     name, make, word = PARTS[case]
     path = write_h5ad(make_adata(), tmp_path)
     replaced(path, name, lambda file: file.create_dataset(name, data=make(file)))
-    refused(path, "of a sparse matrix must be a list of", word, str(path))
+    assert_refused(path, "of a sparse matrix must be a list of", word, str(path))
 
 
-def test_a_group_where_a_list_should_be(tmp_path, refused) -> None:
+def test_a_group_where_a_list_should_be(tmp_path, assert_refused) -> None:
     path = write_h5ad(make_adata(), tmp_path)
     replaced(path, "X/data", lambda file: file.create_group("X/data"))
-    refused(path, "data of a sparse matrix", "got a group")
+    assert_refused(path, "data of a sparse matrix", "got a group")
     store = write_zarr_store(make_adata(), tmp_path)
     root = zarr.open_group(str(store), mode="r+", use_consolidated=False)
     del root["X/data"]
     root.create_group("X/data")
     zarr.consolidate_metadata(str(store))
-    refused(store, "data of a sparse matrix", "got a group")
+    assert_refused(store, "data of a sparse matrix", "got a group")
 
 
 @pytest.mark.parametrize("shape", [[40], [40, 12, 1], [np.nan, 12.0], [-1, 12], [40.5, 12]])
-def test_a_shape_that_is_none(shape, tmp_path, refused) -> None:
+def test_a_shape_that_is_none(shape, tmp_path, assert_refused) -> None:
     path = write_h5ad(make_adata(), tmp_path)
     with h5py.File(path, "r+") as file:
         file["X"].attrs["shape"] = shape
-    refused(path, "the shape of a sparse matrix must be two whole numbers", str(shape[0]))
+    assert_refused(path, "the shape of a sparse matrix must be two whole numbers", str(shape[0]))
 
 
-def test_links_that_lead_nowhere(tmp_path, refused) -> None:
+def test_links_that_lead_nowhere(tmp_path, assert_refused) -> None:
     path = write_h5ad(make_adata(), tmp_path)
     links = (h5py.SoftLink("/X"), h5py.ExternalLink("nothing.h5", "/X"))
     for link in links:
         replaced(path, "X", lambda file, link=link: file.__setitem__("X", link))
-        refused(path, "must be a whole HDF5 file")
+        assert_refused(path, "must be a whole HDF5 file")
 
 
 def test_indices_of_the_other_byte_order(tmp_path) -> None:
@@ -92,7 +94,7 @@ def test_indices_of_the_other_byte_order(tmp_path) -> None:
     assert chunk.values.tolist() == adata.X.data.tolist()
 
 
-def test_a_small_file_packed_twice_that_claims_250_million_values(tmp_path, refused) -> None:
+def test_a_small_file_packed_twice_that_claims_250_million_values(tmp_path, assert_refused) -> None:
     path = write_h5ad(make_adata(), tmp_path)
 
     def pack(file: h5py.File) -> None:
@@ -106,7 +108,7 @@ def test_a_small_file_packed_twice_that_claims_250_million_values(tmp_path, refu
         dataset.write_direct_chunk((0,), zlib.compress(zlib.compress(bytes(4 * 2**20), 9), 9))
 
     replaced(path, "X/data", pack)
-    refused(path, "must hold the values that it claims", "1,000,000,000 bytes claimed")
+    assert_refused(path, "must hold the values that it claims", "1,000,000,000 bytes claimed")
 
 
 def claims(file: h5py.File, name: str) -> None:

@@ -30,7 +30,7 @@ def read(path, scratch, **options):
         return cells.var_names, cells.gene_ids, ids, dense, dict(cells.num_left_out)
 
 
-def check_against(found, adata):
+def assert_same_cells(found, adata):
     names, gene_ids, cells, dense, _ = found
     assert list(names) == list(adata.var_names)
     assert list(gene_ids) == list(adata.var["gene_ids"])
@@ -41,13 +41,13 @@ def check_against(found, adata):
 def test_h5_is_read_as_scanpy_does_without_antibodies(tmp_path):
     path = files.write_tenx_h5(files.make_adata(), tmp_path, others=3)
     found = read(path, tmp_path)
-    check_against(found, sc.read_10x_h5(path))
+    assert_same_cells(found, sc.read_10x_h5(path))
     assert found[-1] == {"Antibody Capture features": 3}
 
 
 def test_h5_of_version_2_is_read_as_scanpy_does_by_genome(tmp_path):
     path = files.write_old_tenx_h5(files.make_adata(), tmp_path, ("hg19", "mm10"))
-    check_against(read(path, tmp_path, genome="mm10"), sc.read_10x_h5(path, genome="mm10"))
+    assert_same_cells(read(path, tmp_path, genome="mm10"), sc.read_10x_h5(path, genome="mm10"))
 
 
 def test_one_genome_of_two_is_kept_and_the_other_counted(tmp_path):
@@ -55,14 +55,14 @@ def test_one_genome_of_two_is_kept_and_the_other_counted(tmp_path):
     with h5py.File(path, "r+") as file:
         file["matrix/features/genome"][:5] = b"mm10"
     found = read(path, tmp_path, genome="GRCh38")
-    check_against(found, sc.read_10x_h5(path, genome="GRCh38"))
+    assert_same_cells(found, sc.read_10x_h5(path, genome="GRCh38"))
     assert found[-1] == {"genes of other genomes": 5}
 
 
 @pytest.mark.parametrize("is_old", [False, True])
 def test_mtx_folders_are_read_as_scanpy_does(tmp_path, is_old):
     path = files.write_mtx(files.make_adata(), tmp_path, is_old=is_old, is_gzip=not is_old)
-    check_against(read(path, tmp_path), sc.read_10x_mtx(path))
+    assert_same_cells(read(path, tmp_path), sc.read_10x_mtx(path))
 
 
 def test_other_features_of_an_mtx_folder_are_left_out(tmp_path):
@@ -71,7 +71,7 @@ def test_other_features_of_an_mtx_folder_are_left_out(tmp_path):
     text = text.replace("Gene Expression", "CRISPR Guide Capture", 2)
     (path / "features.tsv.gz").write_bytes(gzip.compress(text.encode()))
     found = read(path, tmp_path)
-    check_against(found, sc.read_10x_mtx(path))
+    assert_same_cells(found, sc.read_10x_mtx(path))
     assert found[-1] == {"CRISPR Guide Capture features": 2}
 
 

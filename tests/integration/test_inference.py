@@ -33,12 +33,12 @@ def prepared(tmp_path_factory):
 
 def test_a_policy_embeds_annotates_and_generates_on_real_workers(prepared, tmp_path, monkeypatch):
     with ray_session(RayConfig(), num_cpus=2):
-        check_embedding(prepared, tmp_path, monkeypatch)
-        check_annotation(prepared, tmp_path)
-        check_generation(prepared, tmp_path)
+        assert_embedding(prepared, tmp_path, monkeypatch)
+        assert_annotation(prepared, tmp_path)
+        assert_generation(prepared, tmp_path)
 
 
-def check_embedding(prepared, tmp_path, monkeypatch):
+def assert_embedding(prepared, tmp_path, monkeypatch):
     """Two workers, or this process alone: the same files; an error of a worker is our own."""
     monkeypatch.setattr(EmbedJob.__init__, "__defaults__", (16,))
     config = EmbedConfig(num_genes=12)
@@ -58,7 +58,7 @@ def check_embedding(prepared, tmp_path, monkeypatch):
             embed.run(long, folders, execute)
 
 
-def check_annotation(prepared, tmp_path):
+def assert_annotation(prepared, tmp_path):
     """Greedy answers are the model's own; seeded ones do not depend on the chunks."""
     folders = {
         name: AskFolders(prepared.policy, prepared.cells, tmp_path / name)
@@ -135,7 +135,7 @@ def greedy_answer(prepared, cell, config):
     return tokenizer.decode(ids[prompt["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def check_generation(prepared, tmp_path):
+def assert_generation(prepared, tmp_path):
     """Cells of every kind of condition, all of distinct known genes."""
     config = GenerateConfig.model_validate(
         {

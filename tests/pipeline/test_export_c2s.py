@@ -36,7 +36,7 @@ def through_us(tmp_path, adata, labels):
     return datasets.load_from_disk(str(tmp_path / "c2s")), OrderedDict(vocabulary)
 
 
-def require_the_same(tmp_path, adata, labels, capfd):
+def assert_the_same(tmp_path, adata, labels, capfd):
     """The package's data set of the same cells: sentences, names, labels and vocabulary."""
     ours, vocabulary = through_us(tmp_path, adata, labels)
     peer = load_cell2sentence("csdata").CSData
@@ -56,7 +56,7 @@ def test_a_tied_random_matrix_reads_word_for_word(tmp_path, capfd):
     obs = pd.DataFrame({"cell_type": ["T", "B"] * 40}, index=[f"c{i}" for i in range(80)])
     matrix = sparse.csr_matrix(np.log1p(counts / 3).astype(np.float32))
     adata = anndata.AnnData(matrix, obs=obs, var=pd.DataFrame(index=names))
-    require_the_same(tmp_path, adata, ("cell_type",), capfd)
+    assert_the_same(tmp_path, adata, ("cell_type",), capfd)
 
 
 def test_the_random_stream_goes_on_from_part_to_part(tmp_path, capfd):
@@ -67,13 +67,13 @@ def test_the_random_stream_goes_on_from_part_to_part(tmp_path, capfd):
     matrix = sparse.csr_matrix(np.log1p(counts / 3).astype(np.float32))
     var = pd.DataFrame(index=[f"G{i}" for i in range(12)])
     adata = anndata.AnnData(matrix, obs=obs, var=var)
-    require_the_same(tmp_path, adata, (), capfd)
+    assert_the_same(tmp_path, adata, (), capfd)
 
 
 def test_real_cells_read_word_for_word_and_load_into_the_package(tmp_path, data_dir, capfd):
     adata = anndata.read_h5ad(data_dir / "kang" / "kang_ifnb_2000x13215.h5ad")[:150].copy()
     labels = ("cell_type", "condition")
-    ours, vocabulary = require_the_same(tmp_path, adata, labels, capfd)
+    ours, vocabulary = assert_the_same(tmp_path, adata, labels, capfd)
     peer = load_cell2sentence("csdata").CSData
     data = peer.csdata_from_arrow(ours, vocabulary, str(tmp_path / "saved"), "kang")
     assert list(data.get_sentence_strings()) == list(ours["cell_sentence"])

@@ -129,9 +129,9 @@ def _pack(
     """
     for place in range(len(row)):
         words[place] = gene_hashes[np.uint32(max(row[place], np.int32(0)))]
-    num, total = 0, np.int64(0)
+    num, total = 0, 0
     for place in range(len(row)):
-        count = np.int64(np.int32(row_counts[place]))
+        count = int(np.int32(row_counts[place]))
         total += count
         num += (count > 0) & (row[place] >= 0)
         tie = mixed(cell_hash ^ words[place]) >> np.uint64(32)
@@ -174,6 +174,8 @@ def _sort(words: UIntArray, spare: UIntArray, slots: npt.NDArray[np.uint32]) -> 
         words, spare = spare, words
     for i in range(1, len(words)):
         word = words[i]
+        if words[i - 1] < word:
+            continue
         j = i - 1
         while j >= 0 and words[j] > word:
             words[j + 1] = words[j]

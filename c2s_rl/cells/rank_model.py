@@ -79,26 +79,40 @@ def rank_sums(indptr: IndexArray, values: FloatArray) -> RankSums:
         values: [Z] log1p(CP10k), falling within a cell.
     """
     num_ranks = int(np.diff(indptr).max(initial=0))
-    sums = RankSums(*(np.zeros(num_ranks, dtype=np.int64) for _ in range(3)))
-    _add_ranks(indptr, values, sums.counts_R, sums.values_R, sums.squares_R)
-    return sums
+    steps = [np.zeros(num_ranks + 1, dtype=np.int64) for _ in range(3)]
+    _add_steps(indptr, values, *steps)
+    return RankSums(*(np.cumsum(step)[:-1] for step in steps))
 
 
 @kernel
-def _add_ranks(
+def _add_steps(
     indptr: IndexArray,
     values: FloatArray,
-    counts_R: IndexArray,
-    values_R: IndexArray,
-    squares_R: IndexArray,
+    counts: IndexArray,
+    sums: IndexArray,
+    squares: IndexArray,
 ) -> None:
-    """Add each cell's values to the sums of their ranks."""
+    """Add where the sums of ranks rise and fall, from one rank to the next, [R + 1] each.
+
+    A cell has few different values, so a run of equal ones is added at its two ends, not at each of
+    its ranks. Whole numbers: what is added at one end is taken off at the other, exactly.
+    """
     for cell in range(len(indptr) - 1):
-        for rank in range(indptr[cell + 1] - indptr[cell]):
-            value = np.float64(values[indptr[cell] + rank])
-            counts_R[rank] += 1
-            values_R[rank] += np.int64(np.rint(value / VALUE_UNIT))
-            squares_R[rank] += np.int64(np.rint(value * value / SQUARE_UNIT))
+        row = values[indptr[cell] : indptr[cell + 1]]
+        counts[0] += 1
+        counts[len(row)] -= 1
+        rank = 0
+        while rank < len(row):
+            first, stored = rank, row[rank]
+            while rank < len(row) and row[rank] == stored:
+                rank += 1
+            value = np.float64(stored)
+            in_units = np.int64(np.rint(value / VALUE_UNIT))
+            square = np.int64(np.rint(value * value / SQUARE_UNIT))
+            sums[first] += in_units
+            sums[rank] -= in_units
+            squares[first] += square
+            squares[rank] -= square
 
 
 def fit_rank_sums(sums: RankSums, *, form: RankForm) -> RankModel:

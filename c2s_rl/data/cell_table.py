@@ -1,10 +1,12 @@
 """Ranked cells in memory, and cutting and joining them.
 
+`Joiner` is for who joins many tables one after another.
+
 Shapes: C cells, K genes of one cell, Z ranked genes of all cells.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
@@ -69,3 +71,38 @@ def concatenated(tables: Sequence[CellTable]) -> CellTable:
         obs={name: np.concatenate([table.obs[name] for table in tables]) for name in tables[0].obs},
         source_rows=np.concatenate([table.source_rows for table in tables]),
     )
+
+
+class Joiner:
+    """Joins tables, time after time in the same memory: fresh pages cost as much as ranking."""
+
+    def __init__(self) -> None:
+        self._genes = np.empty(0, dtype=np.int32)
+        self._values = np.empty(0, dtype=np.float32)
+
+    def joined(self, tables: Iterable[CellTable]) -> CellTable:
+        """Return what `concatenated` does; its genes and values hold until the next call.
+
+        Args:
+            tables: At least one. None is kept, so that the next may be made where it was.
+        """
+        without_genes: list[CellTable] = []
+        size = 0
+        for table in tables:
+            stop = size + len(table.genes)
+            self._reserve(stop, size)
+            self._genes[size:stop] = table.genes
+            self._values[size:stop] = table.values
+            without_genes.append(replace(table, genes=self._genes[:0], values=self._values[:0]))
+            size = stop
+        genes, values = self._genes[:size], self._values[:size]
+        return replace(concatenated(without_genes), genes=genes, values=values)
+
+    def _reserve(self, size: int, num_filled: int) -> None:
+        """Make room for `size` entries; the first `num_filled` stay."""
+        if size <= len(self._genes):
+            return
+        former = self._genes[:num_filled], self._values[:num_filled]
+        self._genes = np.empty(2 * size, dtype=np.int32)
+        self._values = np.empty(2 * size, dtype=np.float32)
+        self._genes[:num_filled], self._values[:num_filled] = former

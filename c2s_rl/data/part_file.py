@@ -65,16 +65,26 @@ def _to_arrow(cells: CellTable, source_file: str, *, has_values: bool) -> pa.Tab
     offsets = pa.array(cells.indptr.astype(np.int32))
     columns = {
         "cell_id": pa.array(cells.cell_ids, pa.string()),
-        "genes": pa.ListArray.from_arrays(offsets, pa.array(cells.genes)),
+        "genes": _lists(offsets, pa.array(cells.genes)),
     }
     if has_values:
-        columns["values"] = pa.ListArray.from_arrays(offsets, pa.array(cells.values))
+        columns["values"] = _lists(offsets, pa.array(cells.values))
     columns |= {
         **{name: _dictionary(labels) for name, labels in cells.obs.items()},
         "source_file": _dictionary(np.full(len(cells), source_file)),
         "source_row": pa.array(cells.source_rows, pa.int64()),
     }
-    return pa.table(columns)
+    fields = [
+        pa.field(name, column.type, nullable=not pa.types.is_list(column.type))
+        for name, column in columns.items()
+    ]
+    return pa.table(columns, schema=pa.schema(fields))
+
+
+def _lists(offsets: pa.Array, entries: pa.Array) -> pa.ListArray:
+    """Cut entries into lists; none is null, which spares the file a level an entry."""
+    element = pa.field("element", entries.type, nullable=False)
+    return pa.ListArray.from_arrays(offsets, entries, type=pa.list_(element))
 
 
 def _dictionary(labels: TextArray) -> pa.DictionaryArray:

@@ -229,12 +229,14 @@ def _look_at(values: ValueArray, kind: Values) -> tuple[bool, ValueFlags]:
 @kernel
 def _scan(values: ValueArray, limit: float) -> tuple[bool, int, int]:
     """Return whether all are in [0, limit), how many are above 0 and how many are not whole."""
-    is_good, num_positive, num_fractions = True, 0, 0
+    bound = values.dtype.type(limit)
+    # Only counted, without a branch or a flag, so that the compiler takes several at a time.
+    num_good, num_positive, num_fractions = 0, 0, 0
     for value in values:
-        is_good &= (value >= 0) & (value < limit)  # false for what is not a number
+        num_good += (value >= 0) & (value < bound)  # false for what is not a number
         num_positive += value > 0
         num_fractions += value != np.rint(value)
-    return is_good, num_positive, num_fractions
+    return num_good == len(values), num_positive, num_fractions
 
 
 def normalise(
@@ -324,12 +326,13 @@ def expression_of_counts(
     """Return [Z] ln(1 + factor * count) / divisor of ranked counts, once for each run of equals."""
     logarithms = np.empty(len(counts), dtype=np.float32)
     for cell in range(len(factors_C)):
-        former, logarithm = np.uint16(0), np.float32(0.0)
-        for entry in range(indptr[cell], indptr[cell + 1]):
-            if counts[entry] != former:
-                former = counts[entry]
-                logarithm = np.float32(math.log1p(former * factors_C[cell]) / divisor)
-            logarithms[entry] = logarithm
+        entry, stop = indptr[cell], indptr[cell + 1]
+        while entry < stop:
+            first, count = entry, counts[entry]
+            while entry < stop and counts[entry] == count:
+                entry += 1
+            logarithm = np.float32(math.log1p(count * factors_C[cell]) / divisor)
+            logarithms[first:entry] = logarithm
     return logarithms
 
 

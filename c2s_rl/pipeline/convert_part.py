@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from c2s_rl.cells.rank import UIntArray, stable_hashes
 from c2s_rl.cells.rank_c2s import C2SRanker
 from c2s_rl.cells.rank_model import RankSums, rank_sums
 from c2s_rl.checkpoint import FileHash, hash_file
-from c2s_rl.data.cell_table import CellTable, concatenated
+from c2s_rl.data.cell_table import CellTable, Joiner
 from c2s_rl.data.h5ad_matrix import CsrChunk
 from c2s_rl.data.part_file import write_part
 from c2s_rl.data.values import ValueFlags
@@ -108,6 +109,11 @@ def finished_part(work: WorkFolder, index: int) -> PartRecord | None:
     return record
 
 
+@lru_cache(maxsize=1)  # for all the threads of a process
+def _gene_hashes(symbols: tuple[str, ...], seed: int) -> UIntArray:
+    return stable_hashes(symbols, seed)
+
+
 class PartWorker:
     """Converts parts; makes one of itself in every thread or process that takes part."""
 
@@ -122,7 +128,8 @@ class PartWorker:
         self._rows_at_once = rows_at_once
         self._plan = self._work.read_plan()
         self._reader = SourceReader(self._plan, self._work.scratch)
-        self._gene_hashes = stable_hashes(self._plan.symbols, self._plan.config.seed)
+        self._gene_hashes = _gene_hashes(self._plan.symbols, self._plan.config.seed)
+        self._joiner = Joiner()
 
     def __call__(self, task: PartTask) -> int:
         """Convert one part; returns the rows that are done.
@@ -131,7 +138,9 @@ class PartWorker:
             DataError: If the file is damaged or holds something other than expression.
         """
         source = self._reader.source(task.source)
-        converter = _PartConverter(source, self._ranker(source, task), self._plan.config.seed)
+        converter = _PartConverter(
+            source, self._ranker(source, task), self._joiner, seed=self._plan.config.seed
+        )
         path = self._work.part_path(task.index)
         partial = path.with_name(f".{path.name}.partial")
         num_cells = write_part(
@@ -165,9 +174,12 @@ class PartWorker:
 class _PartConverter:
     """Chunks of one part to tables of cells, counting on the way."""
 
-    def __init__(self, source: OpenSource, ranker: ChunkRanker, seed: int) -> None:
+    def __init__(
+        self, source: OpenSource, ranker: ChunkRanker, joiner: Joiner, *, seed: int
+    ) -> None:
         self._source = source
         self._ranker = ranker
+        self._joiner = joiner
         self._seed = seed
         self._checker = source.checker()
         self._dropped = Dropped()
@@ -177,11 +189,11 @@ class _PartConverter:
         self._hashes: list[UIntArray] = []
 
     def groups(self, task: PartTask, rows_at_once: int) -> Iterator[CellTable]:
-        """Read the part; one table a row group."""
+        """Read the part; one table a row group, which holds until the next."""
         for start in range(task.start, task.stop, GROUP_ROWS):
             stop = min(start + GROUP_ROWS, task.stop)
             chunks = self._source.chunks(start, stop, rows_at_once)
-            group = concatenated([self._table(chunk) for chunk in chunks])
+            group = self._joiner.joined(self._table(chunk) for chunk in chunks)
             self._sums += rank_sums(group.indptr, group.values)
             self._num_cells += len(group)
             yield group

@@ -20,7 +20,6 @@ from c2s_rl.data.h5ad_matrix import CsrChunk
 from c2s_rl.data.values import (
     Values,
     expression_of_counts,
-    library_factors,
     normalise,
 )
 from c2s_rl.pipeline.convert_config import ConvertConfig, TieBreak
@@ -129,9 +128,10 @@ class ChunkRanker:
     def _rank_counts(
         self, chunk: CsrChunk, cell_hashes: UIntArray
     ) -> tuple[RankedRows, IndexArray, Dropped]:
-        genes_Z = chunk.columns
+        genes_Z, num_named = chunk.columns, len(chunk.columns)
         if not self._genes.is_one_to_one:
             genes_Z = self._genes.gene_of_column[genes_Z]
+            num_named = int(np.count_nonzero(genes_Z >= 0))
         ranked = rank_counts.rank_counts(
             chunk.indptr,
             genes_Z,
@@ -141,9 +141,9 @@ class ChunkRanker:
             top_k=self._config.max_genes,
         )
         scale = self._config.scale
-        factors_C = library_factors(chunk.indptr, chunk.values, scale.target_sum)
+        # Like `library_factors`, of the sums that ranking has found on its way.
+        factors_C = scale.target_sum / np.maximum(ranked.totals, 1)
         values = expression_of_counts(ranked.indptr, ranked.counts, factors_C, scale.log.divisor)
-        num_named = int(np.count_nonzero(genes_Z >= 0))
         num_zeros = num_named - int(ranked.num_expressed.sum())
         rows = RankedRows(ranked.indptr, ranked.genes, values)
         return rows, ranked.num_expressed, Dropped(explicit_zeros=num_zeros)

@@ -22,9 +22,9 @@ from c2s_rl.data.values import ValueChecker
 from c2s_rl.pipeline.convert_config import DATASET_COLUMN
 from c2s_rl.pipeline.convert_work import Plan, PlannedSource
 
-# 512 cells x 3,000 genes: about 30 MB with all intermediates. More is slower, because fresh pages
+# 256 cells x 3,000 genes: about 15 MB with all intermediates. More is slower, because fresh pages
 # of memory cost about as much as the ranking that fills them.
-READ_ROWS = 512
+READ_ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import pytest
 
 from c2s_rl.cells.rank_model import RankForm, RankModel
 from c2s_rl.cells.vocabulary import Duplicates, GeneCase
-from c2s_rl.data.cell_table import CellTable, concatenated, sliced
+from c2s_rl.data.cell_table import CellTable, Joiner, concatenated, sliced
 from c2s_rl.data.part_file import write_part
 from c2s_rl.data.shards import (
     CellManifest,
@@ -111,8 +111,9 @@ def test_the_schema_is_the_documented_one(tmp_path):
     write(tmp_path / "cells", table())
     parquet = pq.ParquetFile(tmp_path / "cells" / "part-00000.parquet")
     schema = parquet.schema_arrow
-    assert schema.field("genes").type == pa.list_(pa.int32())
-    assert schema.field("values").type == pa.list_(pa.float32())
+    for name, kind in {"genes": pa.int32(), "values": pa.float32()}.items():
+        whole = pa.list_(pa.field("element", kind, nullable=False))
+        assert schema.field(name).equals(pa.field(name, whole, nullable=False))
     assert pa.types.is_dictionary(schema.field("cell_type").type)
     assert parquet.read()["cell_type"].to_pylist() == ["T", None, "B cell", "T", None]
     assert parquet.read()["source_file"].to_pylist() == ["a.h5ad"] * 5
@@ -122,6 +123,15 @@ def test_the_schema_is_the_documented_one(tmp_path):
 def test_parts_follow_each_other(tmp_path):
     write(tmp_path / "cells", table(5), table(3, 5), table(1, 8))
     assert_same(read_cells(tmp_path / "cells", ["cell_type", "donor"]), table(9))
+
+
+def test_a_joiner_takes_the_same_memory_for_the_next_tables():
+    joiner = Joiner()
+    for sizes in ((2, 3), (5, 4), (1, 1)):  # the second does not fit, the third does
+        tables = [table(sizes[0]), table(sizes[1], sizes[0])]
+        assert_same(joiner.joined(iter(tables)), concatenated(tables))
+    first = joiner.joined([table(3)]).genes
+    assert np.shares_memory(first, joiner.joined([table(2)]).genes)
 
 
 def test_groups_of_a_part_follow_each_other_and_empty_ones_leave_nothing(tmp_path):

@@ -110,7 +110,8 @@ def finished_part(work: WorkFolder, index: int) -> PartRecord | None:
 
 
 @lru_cache(maxsize=1)  # for all the threads of a process
-def _gene_hashes(symbols: tuple[str, ...], seed: int) -> UIntArray:
+def gene_hashes(symbols: tuple[str, ...], seed: int) -> UIntArray:
+    """Return [N] `stable_hash` of each symbol."""
     return stable_hashes(symbols, seed)
 
 
@@ -128,7 +129,7 @@ class PartWorker:
         self._rows_at_once = rows_at_once
         self._plan = self._work.read_plan()
         self._reader = SourceReader(self._plan, self._work.scratch)
-        self._gene_hashes = _gene_hashes(self._plan.symbols, self._plan.config.seed)
+        self._gene_hashes = gene_hashes(self._plan.symbols, self._plan.config.seed)
         self._joiner = Joiner()
 
     def __call__(self, task: PartTask) -> int:

@@ -3,6 +3,8 @@
 A pure function from an `Evaluation` to a rich table; printing is the caller's business.
 """
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -43,17 +45,8 @@ def result_table(evaluation: Evaluation, *, width: int = FULL_WIDTH) -> Table:
         primary metric. The caption gives the verdict and the reasons for absent columns.
     """
     is_wide = width >= FULL_WIDTH
-    table = Table(
-        title=Text(_title(evaluation)),
-        caption=Text("\n".join(_caption(evaluation)), justify="left"),
-        title_justify="left",
-        caption_justify="left",
-        header_style="",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 0, 0, 1 if is_wide else 0),
-    )
+    table = framed(_title(evaluation), _caption(evaluation))
+    table.padding = (0, 0, 0, 1 if is_wide else 0)
     table.add_column("")
     for method in evaluation.present:
         heading = method.name if is_wide else method.name.replace(" ", "\n")
@@ -122,6 +115,20 @@ def absent_reasons(evaluation: Evaluation) -> list[str]:
         for method in evaluation.methods
         if method.absent_reason
     ]
+
+
+def framed(title: str, caption: Sequence[str]) -> Table:
+    """Start a table of an evaluation: title above, one line a sentence below, no frame."""
+    return Table(
+        title=Text(title),
+        caption=Text("\n".join(caption), justify="left"),
+        title_justify="left",
+        caption_justify="left",
+        header_style="",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
 
 
 def _title(evaluation: Evaluation) -> str:

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from c2s_rl.evaluation.bootstrap import Interval
 from c2s_rl.evaluation.cell_metrics import Better
-from c2s_rl.evaluation.result import ABSENT, NO_BREAK, MethodKind
+from c2s_rl.evaluation.result import MethodKind
 from c2s_rl.evaluation.task_metrics import TASK_FIGURES, TaskFigure
+from c2s_rl.evaluation.text_result import written_range, written_value
 from c2s_rl.types import Task
 
 SCHEMA_VERSION = 1
@@ -118,20 +119,9 @@ def look_of(figure: TaskFigure, difference: Interval) -> str:
 
 def figure_value(figure: TaskFigure, value: float | None, *, is_signed: bool = False) -> str:
     """Write a value in the unit and precision of its figure; '-' when there is none."""
-    if value is None:
-        return ABSENT
-    info, sign = TASK_FIGURES[figure], "+" if is_signed else ""
-    if not info.is_share:
-        return f"{value:{sign}.{info.decimals}f}"
-    unit = " points" if is_signed else f"{NO_BREAK}%"
-    return f"{100 * value:{sign}.{info.decimals}f}{unit}"
+    return written_value(TASK_FIGURES[figure], value, is_signed=is_signed)
 
 
 def figure_range(figure: TaskFigure, interval: Interval, *, is_signed: bool = False) -> str:
     """Write the ends of an interval as 'low to high' without unit; '' when it has none."""
-    if interval.low is None or interval.high is None:
-        return ""
-    info, sign = TASK_FIGURES[figure], "+" if is_signed else ""
-    scale = 100 if info.is_share else 1
-    ends = (f"{scale * end:{sign}.{info.decimals}f}" for end in (interval.low, interval.high))
-    return " to ".join(ends)
+    return written_range(TASK_FIGURES[figure], interval, is_signed=is_signed)

@@ -1,29 +1,20 @@
 """The result of an evaluation by task as a terminal table: tasks by rows, methods by columns."""
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from c2s_rl.evaluation.result import ABSENT
-from c2s_rl.evaluation.table import ARROW, HEADING_STYLE
+from c2s_rl.evaluation.table import ARROW, HEADING_STYLE, framed
 from c2s_rl.evaluation.task_metrics import TASK_FIGURES, TaskFigure
 from c2s_rl.evaluation.task_result import TaskEvaluation, TaskResult, figure_range, figure_value
 
 
 def task_table(evaluation: TaskEvaluation) -> Table:
     """Lay out each task's own metric and its loss; the caption is the result in a sentence."""
-    table = Table(
-        title=Text(
-            f"{len(evaluation.tasks)} tasks, {evaluation.num_prompts} held-out prompts; mean over "
-            "prompts, 95 % interval of the difference"
-        ),
-        caption=Text("\n".join(_caption(evaluation)), justify="left"),
-        title_justify="left",
-        caption_justify="left",
-        header_style="",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
+    table = framed(
+        f"{len(evaluation.tasks)} tasks, {evaluation.num_prompts} held-out prompts; mean over "
+        "prompts, 95 % interval of the difference",
+        _caption(evaluation),
     )
     table.add_column("")
     for method in evaluation.methods:

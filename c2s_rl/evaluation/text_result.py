@@ -6,6 +6,7 @@ Tables and report read from a `TextEvaluation`; nothing is computed here.
 from pydantic import BaseModel, ConfigDict, Field
 
 from c2s_rl.evaluation.bootstrap import Interval
+from c2s_rl.evaluation.cell_metrics import MetricInfo
 from c2s_rl.evaluation.result import ABSENT, NO_BREAK, MethodKind, Verdict
 from c2s_rl.evaluation.text_metrics import TEXT_METRICS, TextMetric
 from c2s_rl.types import Task
@@ -93,9 +94,18 @@ class TextEvaluation(_Frozen):
 
 def text_value(metric: TextMetric, value: float | None, *, is_signed: bool = False) -> str:
     """Write a value in the unit and precision of its metric; '-' when there is none."""
+    return written_value(TEXT_METRICS[metric], value, is_signed=is_signed)
+
+
+def text_range(metric: TextMetric, interval: Interval, *, is_signed: bool = False) -> str:
+    """Write the ends of an interval as 'low to high' without unit; '' when it has none."""
+    return written_range(TEXT_METRICS[metric], interval, is_signed=is_signed)
+
+
+def written_value(info: MetricInfo, value: float | None, *, is_signed: bool = False) -> str:
+    """Write a value as its metric's record says; '-' when there is none."""
     if value is None:
         return ABSENT
-    info = TEXT_METRICS[metric]
     sign = "+" if is_signed else ""
     if info.is_share:
         unit = " points" if is_signed else f"{NO_BREAK}%"
@@ -103,11 +113,10 @@ def text_value(metric: TextMetric, value: float | None, *, is_signed: bool = Fal
     return f"{value:{sign}.{info.decimals}f}"
 
 
-def text_range(metric: TextMetric, interval: Interval, *, is_signed: bool = False) -> str:
-    """Write the ends of an interval as 'low to high' without unit; '' when it has none."""
+def written_range(info: MetricInfo, interval: Interval, *, is_signed: bool = False) -> str:
+    """Write the ends of an interval as its metric's record says; '' when it has none."""
     if interval.low is None or interval.high is None:
         return ""
-    info = TEXT_METRICS[metric]
     sign = "+" if is_signed else ""
     scale = 100 if info.is_share else 1
     ends = (f"{scale * end:{sign}.{info.decimals}f}" for end in (interval.low, interval.high))

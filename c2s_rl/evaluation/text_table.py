@@ -1,11 +1,10 @@
 """The result of a text evaluation as a terminal table: metrics by rows, methods by columns."""
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from c2s_rl.evaluation.result import ABSENT, MethodKind
-from c2s_rl.evaluation.table import ARROW, HEADING_STYLE
+from c2s_rl.evaluation.table import ARROW, HEADING_STYLE, framed
 from c2s_rl.evaluation.text_metrics import TEXT_METRICS, TextMetric
 from c2s_rl.evaluation.text_result import (
     PRIMARY,
@@ -22,18 +21,10 @@ def text_table(evaluation: TextEvaluation) -> Table:
     The caption gives the verdict, the encoder and the reasons for absent columns.
     """
     num = len(evaluation.conditions)
-    table = Table(
-        title=Text(
-            f"{evaluation.task.value}, {evaluation.num_prompts} held-out prompts, {num} "
-            f"condition{'' if num == 1 else 's'}; mean and 95 % interval"
-        ),
-        caption=Text("\n".join(_caption(evaluation)), justify="left"),
-        title_justify="left",
-        caption_justify="left",
-        header_style="",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
+    table = framed(
+        f"{evaluation.task.value}, {evaluation.num_prompts} held-out prompts, {num} "
+        f"condition{'' if num == 1 else 's'}; mean and 95 % interval",
+        _caption(evaluation),
     )
     table.add_column("")
     for method in evaluation.present:

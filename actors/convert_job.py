@@ -63,7 +63,7 @@ class OnRay:
         done = rows.map(
             _RayWorker,
             fn_constructor_args=(make_worker,),
-            concurrency=min(self.num_workers, len(tasks)),
+            compute=ray.data.ActorPoolStrategy(size=min(self.num_workers, len(tasks))),
             num_cpus=self.num_cpus,
         )
         for row in done.iter_rows():

@@ -174,3 +174,9 @@ def test_sigkill_while_writing_leaves_no_checkpoint(tmp_path: Path) -> None:
 def test_sha256_of_known_text(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("abc")
     assert checkpoint.sha256_of(tmp_path / "x") == SHA256_ABC
+
+
+def test_a_flush_that_was_begun_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("abc")
+    checkpoint.start_flush(tmp_path / "x")
+    assert checkpoint.hash_file(tmp_path / "x") == checkpoint.FileHash(3, SHA256_ABC)

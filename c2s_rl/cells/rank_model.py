@@ -24,6 +24,10 @@ from c2s_rl.types import FloatArray, IntArray
 VALUE_UNIT = 2.0**-32
 SQUARE_UNIT = 2.0**-28
 
+# Where runs of equal values end, and what the values are.
+RunArrays = tuple[IndexArray, FloatArray]
+StepArrays = tuple[IndexArray, IndexArray, IndexArray]
+
 
 class RankForm(StrEnum):
     """What expression is a straight line in."""
@@ -71,48 +75,94 @@ class RankSums:
         )
 
 
-def rank_sums(indptr: IndexArray, values: FloatArray) -> RankSums:
-    """Sum values and squares per rank over ranked cells.
+class RankSteps:
+    """Adds up `RankSums` while cells come in.
 
-    Args:
-        indptr: [C + 1] cell bounds.
-        values: [Z] log1p(CP10k), falling within a cell.
+    A cell has few different values, so a run of equal ones is added where it starts and taken off
+    where it ends, not at each of its ranks: what is kept are the steps from one rank to the next.
+    Whole numbers: what is added at one end is taken off at the other, exactly.
     """
-    num_ranks = int(np.diff(indptr).max(initial=0))
-    steps = [np.zeros(num_ranks + 1, dtype=np.int64) for _ in range(3)]
-    _add_steps(indptr, values, *steps)
-    return RankSums(*(np.cumsum(step)[:-1] for step in steps))
+
+    def __init__(self) -> None:
+        self.arrays = _no_steps(0)
+        """Steps of counts, values and squares, of as many ranks as there is room for, and 1."""
+
+    def reserve(self, num_ranks: int) -> None:
+        """Make room for cells of so many genes."""
+        room = len(self.arrays[0]) - 1
+        if num_ranks > room:
+            former, self.arrays = self.arrays, _no_steps(max(num_ranks, 2 * room))
+            for steps, old in zip(self.arrays, former, strict=True):
+                steps[: len(old)] = old
+
+    def add(self, indptr: IndexArray, values: FloatArray) -> None:
+        """Add ranked cells.
+
+        Args:
+            indptr: [C + 1] cell bounds.
+            values: [Z] log1p(CP10k), falling within a cell.
+        """
+        self.reserve(int(np.diff(indptr).max(initial=0)))
+        _add_cells(indptr, values, self.arrays)
+
+    def sums(self) -> RankSums:
+        """Return the sums at each rank that a cell has reached."""
+        counts_R, values_R, squares_R = (np.cumsum(steps) for steps in self.arrays)
+        num_ranks = int(np.count_nonzero(counts_R))
+        return RankSums(counts_R[:num_ranks], values_R[:num_ranks], squares_R[:num_ranks])
+
+
+def rank_sums(indptr: IndexArray, values: FloatArray) -> RankSums:
+    """Sum values and squares per rank over ranked cells; see `RankSteps.add`."""
+    steps = RankSteps()
+    steps.add(indptr, values)
+    return steps.sums()
+
+
+def _no_steps(num_ranks: int) -> StepArrays:
+    counts, sums, squares = np.zeros((3, num_ranks + 1), dtype=np.int64)
+    return counts, sums, squares
 
 
 @kernel
-def _add_steps(
-    indptr: IndexArray,
-    values: FloatArray,
-    counts: IndexArray,
-    sums: IndexArray,
-    squares: IndexArray,
-) -> None:
-    """Add where the sums of ranks rise and fall, from one rank to the next, [R + 1] each.
-
-    A cell has few different values, so a run of equal ones is added at its two ends, not at each of
-    its ranks. Whole numbers: what is added at one end is taken off at the other, exactly.
-    """
+def _add_cells(indptr: IndexArray, values: FloatArray, steps: StepArrays) -> None:
+    longest = len(steps[0]) - 1
+    ends, numbers = np.empty(longest, dtype=np.int64), np.empty(longest, dtype=np.float32)
     for cell in range(len(indptr) - 1):
         row = values[indptr[cell] : indptr[cell + 1]]
-        counts[0] += 1
-        counts[len(row)] -= 1
-        rank = 0
-        while rank < len(row):
-            first, stored = rank, row[rank]
-            while rank < len(row) and row[rank] == stored:
-                rank += 1
-            value = np.float64(stored)
-            in_units = np.int64(np.rint(value / VALUE_UNIT))
-            square = np.int64(np.rint(value * value / SQUARE_UNIT))
-            sums[first] += in_units
-            sums[rank] -= in_units
-            squares[first] += square
-            squares[rank] -= square
+        run = 0
+        for rank in range(len(row)):
+            if rank + 1 == len(row) or row[rank + 1] != row[rank]:
+                ends[run], numbers[run] = rank + 1, row[rank]
+                run += 1
+        add_runs(ends[:run], numbers[:run], values[:0], steps)
+
+
+@kernel
+def add_runs(ends: IndexArray, numbers: FloatArray, values: FloatArray, steps: StepArrays) -> None:
+    """Add one cell.
+
+    Args:
+        ends: [runs] one past the last rank of each run of equal values, ranks from 0.
+        numbers: [runs] their values, falling.
+        values: [ranks of the cell] takes the value at each rank, or is empty.
+        steps: See `RankSteps`.
+    """
+    counts, sums, squares = steps
+    first = 0
+    for run in range(len(ends)):
+        end, number = ends[run], np.float64(numbers[run])
+        in_units = np.int64(np.rint(number / VALUE_UNIT))
+        square = np.int64(np.rint(number * number / SQUARE_UNIT))
+        sums[first] += in_units
+        sums[end] -= in_units
+        squares[first] += square
+        squares[end] -= square
+        if len(values) > 0:
+            values[first:end] = numbers[run]
+        first = end
+    counts[0] += 1
+    counts[first] -= 1
 
 
 def fit_rank_sums(sums: RankSums, *, form: RankForm) -> RankModel:

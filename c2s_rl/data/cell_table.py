@@ -1,11 +1,11 @@
 """Ranked cells in memory, and cutting and joining them.
 
-`Joiner` is for who joins many tables one after another.
+`CellBuffer` is for who gathers many tables one after another.
 
 Shapes: C cells, K genes of one cell, Z ranked genes of all cells.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -16,6 +16,9 @@ from c2s_rl.cells.rank import IndexArray
 from c2s_rl.types import FloatArray, IntArray
 
 TextArray = npt.NDArray[np.str_]
+
+# Memory that nothing was written to costs nothing; what was written is copied when it gets short.
+GROWTH = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,36 +76,62 @@ def concatenated(tables: Sequence[CellTable]) -> CellTable:
     )
 
 
-class Joiner:
-    """Joins tables, time after time in the same memory: fresh pages cost as much as ranking."""
+class CellBuffer:
+    """Gathers cells table after table in the same memory: fresh pages cost as much as ranking."""
 
-    def __init__(self) -> None:
-        self._genes = np.empty(0, dtype=np.int32)
-        self._values = np.empty(0, dtype=np.float32)
-
-    def joined(self, tables: Iterable[CellTable]) -> CellTable:
-        """Return what `concatenated` does; its genes and values hold until the next call.
+    def __init__(self, *, has_values: bool) -> None:
+        """Start empty.
 
         Args:
-            tables: At least one. None is kept, so that the next may be made where it was.
+            has_values: Keep expression too; else the tables' values are empty.
         """
-        without_genes: list[CellTable] = []
-        size = 0
-        for table in tables:
-            stop = size + len(table.genes)
-            self._reserve(stop, size)
-            self._genes[size:stop] = table.genes
-            self._values[size:stop] = table.values
-            without_genes.append(replace(table, genes=self._genes[:0], values=self._values[:0]))
-            size = stop
-        genes, values = self._genes[:size], self._values[:size]
-        return replace(concatenated(without_genes), genes=genes, values=values)
+        self._has_values = has_values
+        self._genes = np.empty(0, dtype=np.int32)
+        self._values = np.empty(0, dtype=np.float32)
+        self._size = 0
+        self._tables: list[CellTable] = []
 
-    def _reserve(self, size: int, num_filled: int) -> None:
-        """Make room for `size` entries; the first `num_filled` stay."""
-        if size <= len(self._genes):
-            return
-        former = self._genes[:num_filled], self._values[:num_filled]
-        self._genes = np.empty(2 * size, dtype=np.int32)
-        self._values = np.empty(2 * size, dtype=np.float32)
-        self._genes[:num_filled], self._values[:num_filled] = former
+    def room(self, num_entries: int) -> tuple[IntArray, FloatArray]:
+        """Return memory for genes and values of cells to come; `add` takes what is written there.
+
+        Args:
+            num_entries: Genes at most.
+        """
+        stop = self._size + num_entries
+        if stop > len(self._genes):
+            former = self._genes[: self._size], self._values[: self._size]
+            self._genes = np.empty(GROWTH * stop, dtype=np.int32)
+            self._values = np.empty(GROWTH * stop if self._has_values else 0, dtype=np.float32)
+            self._genes[: self._size], self._values[: self._size] = former
+        return self._genes[self._size : stop], self._values[self._size : stop]
+
+    def add(
+        self,
+        cell_ids: tuple[str, ...],
+        lengths: IndexArray,
+        *,
+        obs: dict[str, TextArray],
+        source_rows: IndexArray,
+    ) -> None:
+        """Take cells whose genes are at the start of the room that was given last.
+
+        Args:
+            cell_ids: [C]
+            lengths: [C] genes of each.
+            obs: Column name to [C] labels; '' where missing.
+            source_rows: [C] rows of the source file.
+        """
+        indptr = np.cumsum([0, *lengths], dtype=np.int64)
+        none = self._genes[:0], self._values[:0]
+        self._tables.append(CellTable(cell_ids, indptr, *none, obs, source_rows))
+        self._size += int(indptr[-1])
+
+    def taken(self) -> CellTable:
+        """Return the cells, at least one `add` of them, and start again.
+
+        Genes and values hold until the next `room`.
+        """
+        genes, values = self._genes[: self._size], self._values[: self._size]
+        table = replace(concatenated(self._tables), genes=genes, values=values)
+        self._size, self._tables = 0, []
+        return table

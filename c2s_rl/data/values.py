@@ -230,9 +230,10 @@ def _look_at(values: ValueArray, kind: Values) -> tuple[bool, ValueFlags]:
 def _scan(values: ValueArray, limit: float) -> tuple[bool, int, int]:
     """Return whether all are in [0, limit), how many are above 0 and how many are not whole."""
     bound = values.dtype.type(limit)
-    # Only counted, without a branch or a flag, so that the compiler takes several at a time.
+    # Only counted, by index and without a branch or a flag: the compiler takes several at a time.
     num_good, num_positive, num_fractions = 0, 0, 0
-    for value in values:
+    for i in range(len(values)):
+        value = values[i]
         num_good += (value >= 0) & (value < bound)  # false for what is not a number
         num_positive += value > 0
         num_fractions += value != np.rint(value)
@@ -311,28 +312,11 @@ def library_factors(indptr: IndexArray, counts: ValueArray, target_sum: float) -
 def log_one_plus(numbers: ValueArray, divisor: float) -> FloatArray:
     """Return ln(1 + x) / divisor, rounded to 32 bits.
 
-    A kernel, because `expression_of_counts` must take the same logarithm to the last bit.
+    A kernel, because `rank_counts` must take the same logarithm to the last bit.
     """
     logarithms = np.empty(len(numbers), dtype=np.float32)
     for i in range(len(numbers)):
         logarithms[i] = math.log1p(numbers[i]) / divisor
-    return logarithms
-
-
-@kernel
-def expression_of_counts(
-    indptr: IndexArray, counts: npt.NDArray[np.uint16], factors_C: DoubleArray, divisor: float
-) -> FloatArray:
-    """Return [Z] ln(1 + factor * count) / divisor of ranked counts, once for each run of equals."""
-    logarithms = np.empty(len(counts), dtype=np.float32)
-    for cell in range(len(factors_C)):
-        entry, stop = indptr[cell], indptr[cell + 1]
-        while entry < stop:
-            first, count = entry, counts[entry]
-            while entry < stop and counts[entry] == count:
-                entry += 1
-            logarithm = np.float32(math.log1p(count * factors_C[cell]) / divisor)
-            logarithms[first:entry] = logarithm
     return logarithms
 
 

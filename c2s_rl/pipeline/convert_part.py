@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from c2s_rl.cells.rank import UIntArray, stable_hashes
 from c2s_rl.cells.rank_c2s import C2SRanker
-from c2s_rl.cells.rank_model import RankSums, rank_sums
-from c2s_rl.checkpoint import FileHash, hash_file
-from c2s_rl.data.cell_table import CellTable, Joiner
+from c2s_rl.cells.rank_counts import RankedInto
+from c2s_rl.cells.rank_model import RankSums
+from c2s_rl.checkpoint import FileHash, hash_file, start_flush
+from c2s_rl.data.cell_table import CellBuffer, CellTable
 from c2s_rl.data.h5ad_matrix import CsrChunk
 from c2s_rl.data.part_file import write_part
 from c2s_rl.data.values import ValueFlags
@@ -130,7 +131,7 @@ class PartWorker:
         self._plan = self._work.read_plan()
         self._reader = SourceReader(self._plan, self._work.scratch)
         self._gene_hashes = gene_hashes(self._plan.symbols, self._plan.config.seed)
-        self._joiner = Joiner()
+        self._buffer = CellBuffer(has_values=self._plan.config.write_values)
 
     def __call__(self, task: PartTask) -> int:
         """Convert one part; returns the rows that are done.
@@ -140,7 +141,7 @@ class PartWorker:
         """
         source = self._reader.source(task.source)
         converter = _PartConverter(
-            source, self._ranker(source, task), self._joiner, seed=self._plan.config.seed
+            source, self._ranker(source, task), self._buffer, seed=self._plan.config.seed
         )
         path = self._work.part_path(task.index)
         partial = path.with_name(f".{path.name}.partial")
@@ -150,11 +151,12 @@ class PartWorker:
             source_file=source.cells.path.name,
             has_values=self._plan.config.write_values,
         )
+        file_hash: FileHash | None = None
         if num_cells:
             partial.replace(path)
-        converter.record(hash_file(path) if num_cells else None).save(
-            self._work.record_path(task.index)
-        )
+            file_hash = hash_file(path)
+            start_flush(path)
+        converter.record(file_hash).save(self._work.record_path(task.index))
         return task.stop - task.start
 
     def close(self) -> None:
@@ -176,16 +178,15 @@ class _PartConverter:
     """Chunks of one part to tables of cells, counting on the way."""
 
     def __init__(
-        self, source: OpenSource, ranker: ChunkRanker, joiner: Joiner, *, seed: int
+        self, source: OpenSource, ranker: ChunkRanker, buffer: CellBuffer, *, seed: int
     ) -> None:
         self._source = source
         self._ranker = ranker
-        self._joiner = joiner
+        self._buffer = buffer
         self._seed = seed
         self._checker = source.checker()
         self._dropped = Dropped()
         self._num_missing = dict.fromkeys(source.obs_columns, 0)
-        self._sums = EMPTY_SUMS
         self._num_cells = 0
         self._hashes: list[UIntArray] = []
 
@@ -193,9 +194,9 @@ class _PartConverter:
         """Read the part; one table a row group, which holds until the next."""
         for start in range(task.start, task.stop, GROUP_ROWS):
             stop = min(start + GROUP_ROWS, task.stop)
-            chunks = self._source.chunks(start, stop, rows_at_once)
-            group = self._joiner.joined(self._table(chunk) for chunk in chunks)
-            self._sums += rank_sums(group.indptr, group.values)
+            for chunk in self._source.chunks(start, stop, rows_at_once):
+                self._add(chunk)
+            group = self._buffer.taken()
             self._num_cells += len(group)
             yield group
 
@@ -209,29 +210,28 @@ class _PartConverter:
             num_missing=self._num_missing,
             flags=self._checker.flags,
             file=file,
-            sums=self._sums,
+            sums=self._ranker.sums,
             id_hashes=id_hashes,
             c2s_state=self._ranker.c2s_state,
         )
 
-    def _table(self, chunk: CsrChunk) -> CellTable:
+    def _add(self, chunk: CsrChunk) -> None:
         """Check and rank one chunk; cells with too little in them are left out."""
         self._checker.check(chunk)
         start, stop = chunk.start, chunk.start + len(chunk.indptr) - 1
         ids = self._source.cell_ids(start, stop)
         cell_hashes = stable_hashes(ids, self._seed)
         self._hashes.append(cell_hashes)
-        result = self._ranker.rank(chunk, cell_hashes)
+        into = RankedInto(*self._buffer.room(len(chunk.columns)))
+        result = self._ranker.rank(chunk, cell_hashes, into)
         self._dropped += result.dropped
         rows = np.flatnonzero(result.is_kept)
         obs = {n: self._source.labels(n, start, stop)[rows] for n in self._source.obs_columns}
         for name, labels in obs.items():
             self._num_missing[name] += int(np.count_nonzero(labels == ""))
-        return CellTable(
-            cell_ids=tuple(ids) if len(rows) == len(ids) else tuple(ids[row] for row in rows),
-            indptr=result.ranked.indptr,
-            genes=result.ranked.genes,
-            values=result.ranked.values,
+        self._buffer.add(
+            tuple(ids) if len(rows) == len(ids) else tuple(ids[row] for row in rows),
+            result.lengths,
             obs=obs,
             source_rows=start + rows,
         )

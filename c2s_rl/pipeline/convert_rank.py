@@ -14,14 +14,11 @@ import numpy.typing as npt
 from c2s_rl.cells import rank_counts
 from c2s_rl.cells.rank import IndexArray, RankedRows, UIntArray, rank_rows
 from c2s_rl.cells.rank_c2s import C2SRanker
+from c2s_rl.cells.rank_model import RankSteps, RankSums
 from c2s_rl.cells.vocabulary import GeneColumns
 from c2s_rl.data.gene_stats import passing_cells
 from c2s_rl.data.h5ad_matrix import CsrChunk
-from c2s_rl.data.values import (
-    Values,
-    expression_of_counts,
-    normalise,
-)
+from c2s_rl.data.values import Values, normalise
 from c2s_rl.pipeline.convert_config import ConvertConfig, TieBreak
 
 # Floors are summed in units of 2^-32, so that the sum does not depend on the order of the cells.
@@ -56,12 +53,12 @@ class Dropped:
 
 @dataclass(frozen=True, eq=False)
 class RankedChunk:
-    """The cells of a chunk that are kept."""
+    """The cells of a chunk that are kept; their genes are in the room that was given."""
 
     is_kept: BoolArray
     """[C] cells of the chunk."""
-    ranked: RankedRows
-    """Of the kept cells only."""
+    lengths: IndexArray
+    """[kept cells] genes of each."""
     dropped: Dropped
 
 
@@ -91,13 +88,23 @@ class ChunkRanker:
         self._genes = genes
         self._c2s = c2s
         self._gene_hashes = gene_hashes
+        self._steps = RankSteps()
+        self._rules = rank_counts.CountRules(
+            top_k=config.max_genes,
+            min_genes=config.min_genes,
+            target_sum=config.scale.target_sum,
+            divisor=config.scale.log.divisor,
+        )
 
-    def rank(self, chunk: CsrChunk, cell_hashes: UIntArray) -> RankedChunk:
+    def rank(
+        self, chunk: CsrChunk, cell_hashes: UIntArray, into: rank_counts.RankedInto
+    ) -> RankedChunk:
         """Rank a chunk whose values were checked.
 
         Args:
             chunk: Rows as stored.
             cell_hashes: [C] `stable_hash` of the cells' ids.
+            into: Takes the cells that are kept; as long as the chunk, values may be empty.
         """
         is_short = (
             self._values is Values.COUNTS
@@ -105,20 +112,24 @@ class ChunkRanker:
             and not self._genes.adds_columns
             and rank_counts.fits(chunk.indptr, chunk.values)
         )
-        way = self._rank_counts if is_short else self._rank_values
-        ranked, num_genes, dropped = way(chunk, cell_hashes)
         passes = passing_cells(chunk, self._config.qc, self._values)
+        way = self._rank_counts if is_short else self._rank_values
+        num_genes, lengths, dropped = way(chunk, cell_hashes, passes, into)
         is_kept = passes & (num_genes >= self._config.min_genes)
         num_empty = int(np.count_nonzero(num_genes == 0))
         num_failed = int(np.count_nonzero(~passes & (num_genes > 0)))
-        num_cut = num_genes - np.diff(ranked.indptr)
         counted = Dropped(
             empty=num_empty,
             failed_qc=num_failed,
             min_genes=int(np.count_nonzero(~is_kept)) - num_empty - num_failed,
-            genes=int(num_cut[is_kept].sum()),
+            genes=int((num_genes - lengths)[is_kept].sum()),
         )
-        return RankedChunk(is_kept, _rows_of(ranked, is_kept), dropped + counted)
+        return RankedChunk(is_kept, lengths[is_kept], dropped + counted)
+
+    @property
+    def sums(self) -> RankSums:
+        """Of the cells that were kept so far."""
+        return self._steps.sums()
 
     @property
     def c2s_state(self) -> npt.NDArray[np.uint32]:
@@ -126,31 +137,31 @@ class ChunkRanker:
         return np.zeros(0, dtype=np.uint32) if self._c2s is None else self._c2s.state
 
     def _rank_counts(
-        self, chunk: CsrChunk, cell_hashes: UIntArray
-    ) -> tuple[RankedRows, IndexArray, Dropped]:
+        self,
+        chunk: CsrChunk,
+        cell_hashes: UIntArray,
+        passes: BoolArray,
+        into: rank_counts.RankedInto,
+    ) -> tuple[IndexArray, IndexArray, Dropped]:
+        """Return [C] expressed genes of each cell, [C] genes that are kept, what was left out."""
         genes_Z, num_named = chunk.columns, len(chunk.columns)
         if not self._genes.is_one_to_one:
             genes_Z = self._genes.gene_of_column[genes_Z]
             num_named = int(np.count_nonzero(genes_Z >= 0))
-        ranked = rank_counts.rank_counts(
-            chunk.indptr,
-            genes_Z,
-            chunk.values,
-            cell_hashes=cell_hashes,
-            gene_hashes=self._gene_hashes,
-            top_k=self._config.max_genes,
+        rows = rank_counts.CountRows(chunk.indptr, genes_Z, chunk.values, cell_hashes, passes)
+        num_genes, lengths = rank_counts.rank_counts(
+            rows, self._gene_hashes, self._rules, into, self._steps
         )
-        scale = self._config.scale
-        # Like `library_factors`, of the sums that ranking has found on its way.
-        factors_C = scale.target_sum / np.maximum(ranked.totals, 1)
-        values = expression_of_counts(ranked.indptr, ranked.counts, factors_C, scale.log.divisor)
-        num_zeros = num_named - int(ranked.num_expressed.sum())
-        rows = RankedRows(ranked.indptr, ranked.genes, values)
-        return rows, ranked.num_expressed, Dropped(explicit_zeros=num_zeros)
+        return num_genes, lengths, Dropped(explicit_zeros=num_named - int(num_genes.sum()))
 
     def _rank_values(
-        self, chunk: CsrChunk, cell_hashes: UIntArray
-    ) -> tuple[RankedRows, IndexArray, Dropped]:
+        self,
+        chunk: CsrChunk,
+        cell_hashes: UIntArray,
+        passes: BoolArray,
+        into: rank_counts.RankedInto,
+    ) -> tuple[IndexArray, IndexArray, Dropped]:
+        """Do what `_rank_counts` does."""
         expression = normalise(chunk, self._values, self._genes, self._config.scale)
         arrays = expression.indptr, expression.genes, expression.values
         top_k = self._config.max_genes
@@ -162,12 +173,17 @@ class ChunkRanker:
             )
         positives = np.concatenate([[0], np.cumsum(expression.values > 0)])
         num_genes: IndexArray = np.diff(positives[expression.indptr])
+        kept = _rows_of(ranked, passes & (num_genes >= self._config.min_genes))
+        into.genes[: len(kept.genes)] = kept.genes
+        if len(into.values):
+            into.values[: len(kept.values)] = kept.values
+        self._steps.add(kept.indptr, kept.values)
         floors = np.rint(expression.floors_C / FLOOR_UNIT).astype(np.int64)
         dropped = Dropped(
             explicit_zeros=int(np.count_nonzero(expression.values == 0)),
             floor_units=int(floors.sum()),
         )
-        return ranked, num_genes, dropped
+        return num_genes, np.diff(ranked.indptr), dropped
 
 
 def _rows_of(ranked: RankedRows, is_kept: BoolArray) -> RankedRows:

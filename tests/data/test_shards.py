@@ -1,6 +1,7 @@
 """Cell shards: what is written is read, and a folder is whole or not there."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pytest
 
 from c2s_rl.cells.rank_model import RankForm, RankModel
 from c2s_rl.cells.vocabulary import Duplicates, GeneCase
-from c2s_rl.data.cell_table import CellTable, Joiner, concatenated, sliced
+from c2s_rl.data.cell_table import CellBuffer, CellTable, concatenated, sliced
 from c2s_rl.data.part_file import write_part
 from c2s_rl.data.shards import (
     CellManifest,
@@ -125,13 +126,21 @@ def test_parts_follow_each_other(tmp_path):
     assert_same(read_cells(tmp_path / "cells", ["cell_type", "donor"]), table(9))
 
 
-def test_a_joiner_takes_the_same_memory_for_the_next_tables():
-    joiner = Joiner()
-    for sizes in ((2, 3), (5, 4), (1, 1)):  # the second does not fit, the third does
+@pytest.mark.parametrize("has_values", [True, False])
+def test_a_buffer_gathers_tables_in_the_memory_it_has(has_values):
+    buffer = CellBuffer(has_values=has_values)
+    for sizes in ((2, 3), (200, 4), (1, 1)):  # the second does not fit, the third does
         tables = [table(sizes[0]), table(sizes[1], sizes[0])]
-        assert_same(joiner.joined(iter(tables)), concatenated(tables))
-    first = joiner.joined([table(3)]).genes
-    assert np.shares_memory(first, joiner.joined([table(2)]).genes)
+        for part in tables:
+            genes, values = buffer.room(len(part.genes) + 5)  # more than is used
+            genes[: len(part.genes)] = part.genes
+            values[: len(part.values)] = part.values if has_values else 0
+            lengths = np.diff(part.indptr)
+            buffer.add(part.cell_ids, lengths, obs=part.obs, source_rows=part.source_rows)
+        whole = concatenated(tables)
+        gathered = buffer.taken()
+        assert_same(gathered, whole if has_values else replace(whole, values=whole.values[:0]))
+    assert np.shares_memory(gathered.genes, buffer.room(1)[0])
 
 
 def test_groups_of_a_part_follow_each_other_and_empty_ones_leave_nothing(tmp_path):

@@ -5,7 +5,7 @@ done is reused, one that was killed goes on; see `actors/stages.py`.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,8 @@ class Stage:
     """Name of its folder or file in the run's folder."""
     execute: Callable[[RunConfig, Console], None]
     """Does the work."""
+    files: Callable[[RunConfig], Mapping[str, str | None]] = lambda _run: {}
+    """Hashes of the user's small files that its output depends on too."""
 
 
 def run_all(run: RunConfig, *, overwrite: bool = False) -> None:
@@ -105,10 +107,10 @@ def run_stage(run: RunConfig, stage: str, *, overwrite: bool = False) -> None:
         return
     console.print(f"[bold]{stage}[/] -> {output}")
     _write_run_files(run)
-    if CORPUS in key.upstream:
-        check_shards(run.folder / CORPUS)
-    STAGES[stage].execute(run, console)
-    ledger.finish(key)
+    with ledger.running(key, output):
+        if CORPUS in key.upstream:
+            check_shards(run.folder / CORPUS)
+        STAGES[stage].execute(run, console)
 
 
 def write_tokens(run: RunConfig, *, overwrite: bool = False) -> None:
@@ -176,6 +178,9 @@ def _key(run: RunConfig, stage: str, ledger: StageLedger) -> StageKey:
         for name in STAGES[stage].sections
         if isinstance(value := vars(run)[name], BaseModel | tuple)
     }
+    files = STAGES[stage].files(run)
+    if files:
+        sections["files"] = dict(files)
     return StageKey(stage, sections | {"seed": run.seed}, upstream)
 
 
@@ -205,6 +210,13 @@ def _corpus(run: RunConfig, _console: Console) -> None:
 
     assert run.corpus is not None
     corpus.run(run.corpus, run.folder / CELLS, run.folder / CORPUS)
+
+
+def _corpus_files(run: RunConfig) -> Mapping[str, str | None]:
+    from c2s_rl.pipeline import corpus
+
+    assert run.corpus is not None
+    return corpus.source_hashes(run.corpus)
 
 
 def _train_embedder(run: RunConfig, console: Console) -> None:
@@ -312,7 +324,7 @@ def _align_cpus(run: RunConfig) -> float:
 
 STAGES: dict[str, Stage] = {
     "convert": Stage(("convert",), (), CELLS, _convert),
-    "corpus": Stage(("corpus",), ("convert",), CORPUS, _corpus),
+    "corpus": Stage(("corpus",), ("convert",), CORPUS, _corpus, _corpus_files),
     "train_embedder": Stage(("embedder",), ("convert", "corpus"), EMBEDDER, _train_embedder),
     "base_model": Stage(("base_model",), ("corpus",), BASE, _base_model),
     "pretrain": Stage(("pretrain",), ("corpus", "base_model"), PRETRAIN, _pretrain),

@@ -3,14 +3,15 @@
 `<run>/stages/<stage>.json` is written when a stage starts and again when it is done. Its
 fingerprint covers the stage's own config sections and the fingerprints of the stages before it. A
 stage that is done is reused; one that was killed is continued; one made by another config is
-replaced only when that is asked for.
+replaced only when that is asked for, and kept aside until its successor is done.
 """
 
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,7 @@ class StageLedger:
 
         Args:
             key: What its output will depend on.
-            output: Its folder or file, removed when it is overwritten.
+            output: Its folder or file, set aside when it is overwritten.
             overwrite: Replace what another config made.
 
         Returns:
@@ -76,25 +77,54 @@ class StageLedger:
         if record and record["fingerprint"] == key.fingerprint:
             if record["is_done"] and output.exists():
                 return False
-            self._write(key, is_done=False)
-            return True
-        if (record and _is_begun(output)) or output.exists():
+        elif (record and _is_begun(output)) or output.exists():
             if not overwrite:
                 raise StageError(
                     f"stage {key.stage!r} must go on with the config that made {output}, got "
                     f"{_changes(record, key)}; choose another name, or --overwrite to replace it"
                 )
-            logger.info("removing %s, made by another config", output)
-            if output.is_dir():
-                shutil.rmtree(output)
-            else:
-                output.unlink(missing_ok=True)
+            self._set_aside(key.stage, output)
         self._write(key, is_done=False)
         return True
 
-    def finish(self, key: StageKey) -> None:
-        """Record that a stage is done."""
+    @contextmanager
+    def running(self, key: StageKey, output: Path) -> Iterator[None]:
+        """Do a stage that has begun in this block.
+
+        If it ends well, the stage is done and what it replaced is deleted; if it fails before it
+        wrote anything, as with a column that the cells lack, what it replaced comes back.
+        """
+        try:
+            yield
+        except BaseException:
+            self._bring_back(key.stage, output)
+            raise
         self._write(key, is_done=True)
+        _remove(_former(output))
+        _remove(_former(self._path(key.stage)))
+
+    def _set_aside(self, stage: str, output: Path) -> None:
+        """Make room for what another config will make; of two things the finished one is kept."""
+        record = self._read(stage)
+        former, path = _former(output), self._path(stage)
+        if former.exists() and not (record and record["is_done"]):
+            _remove(output)
+            return
+        logger.info("keeping %s, made by another config, in %s until it is done", output, former)
+        for old, aside in ((output, former), (path, _former(path))):
+            _remove(aside)
+            if old.exists():
+                old.rename(aside)
+
+    def _bring_back(self, stage: str, output: Path) -> None:
+        former, path = _former(output), self._path(stage)
+        if not former.exists() or _is_begun(output):
+            return
+        former.rename(output)
+        path.unlink(missing_ok=True)
+        if _former(path).exists():
+            _former(path).rename(path)
+        logger.info("brought back %s: its successor wrote nothing", output)
 
     def _path(self, stage: str) -> Path:
         return self._folder / f"{stage}.json"
@@ -118,6 +148,19 @@ class StageLedger:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         partial.replace(path)
+
+
+def _former(path: Path) -> Path:
+    """Where a file or folder is kept until its successor is there."""
+    return path.with_name(f".former-{path.name}")
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_begun(output: Path) -> bool:

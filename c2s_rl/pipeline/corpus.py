@@ -16,7 +16,6 @@ from c2s_rl.data.corpus import Tally, all_dropped, count_conditions, iter_record
 from c2s_rl.data.corpus_config import CorpusConfig, PromptLimits, PromptStyle, TargetForm
 from c2s_rl.data.gene_set_drafts import gene_set_files
 from c2s_rl.data.prompt_set import PromptManifest, write_manifest, write_shards
-from c2s_rl.data.qa_file import questions_file
 from c2s_rl.data.split_config import SplitConfig
 from c2s_rl.data.token_budget import TokenCounter
 from c2s_rl.data.wording import TemplateWording, Wording, c2s_wording
@@ -63,7 +62,7 @@ def run(config: CorpusConfig, cells: Path, output: Path) -> PromptManifest:
             num_shortened={task: num for task, num in sorted(tally.num_shortened.items()) if num},
             num_short_targets=tally.num_short_targets,
             cells_manifest_sha256=sha256_of(cells / MANIFEST),
-            sources_sha256=_hashes(_source_files(config)),
+            sources_sha256={name: text for name, text in source_hashes(config).items() if text},
             config=config.model_dump(mode="json"),
             phrasings=wording.phrasings,
             symbols=source.vocabulary.symbols,
@@ -122,9 +121,9 @@ def token_counter(config: CorpusConfig) -> TokenCounter | None:
 
 def _source_files(config: CorpusConfig) -> list[Path]:
     """List the files beside the cells that the corpus is made of."""
-    files: list[Path] = []
+    files = [Path(expand_variables(str(path))) for path in config.templates.values()]
     if config.qa is not None:
-        files.append(questions_file(config.qa.path))
+        files.append(Path(expand_variables(str(config.qa.path))))
     if config.multi_cell is not None and config.multi_cell.abstracts is not None:
         files.append(Path(expand_variables(str(config.multi_cell.abstracts))))
     if config.gene_sets is not None:
@@ -135,10 +134,17 @@ def _source_files(config: CorpusConfig) -> list[Path]:
     return files
 
 
-def _hashes(files: Sequence[Path]) -> dict[str, str]:
-    """Hash files by name; namesakes of other folders are told apart by a number."""
-    hashes: dict[str, str] = {}
-    for file in files:
+def source_hashes(config: CorpusConfig) -> dict[str, str | None]:
+    """Return the SHA-256 of each file beside the cells that a corpus is made of, by its name.
+
+    Namesakes of other folders are told apart by a number; None stands for a file that is not there.
+
+    Raises:
+        ConfigError: If a path names an environment variable that is not set.
+    """
+    hashes: dict[str, str | None] = {}
+    for file in _source_files(config):
         same = sum(name.split(" (")[0] == file.name for name in hashes)
-        hashes[f"{file.name} ({same + 1})" if same else file.name] = sha256_of(file)
+        name = f"{file.name} ({same + 1})" if same else file.name
+        hashes[name] = sha256_of(file) if file.is_file() else None
     return hashes

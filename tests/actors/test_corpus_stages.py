@@ -13,7 +13,7 @@ from scipy import sparse
 
 from actors.jobs import load_run, run_stage
 from c2s_rl.data.prompt_set import SCHEMA, read_prompts
-from c2s_rl.errors import DataError
+from c2s_rl.errors import DataError, StageError
 from c2s_rl.types import Split, Task
 
 CONFIG = """
@@ -83,3 +83,33 @@ def test_tissue_becomes_prompts_and_a_corpus_that_leaks_is_not_used(
     with pytest.raises(DataError, match=r"must not share a context cell, got .* in .*make the cor"):
         run_stage(run, "base_model")
     assert not (run.folder / "base").exists()
+
+
+def test_a_corpus_is_not_reused_when_a_file_that_it_was_made_of_was_edited(
+    run_file: Path, tmp_path: Path
+) -> None:
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("GENE0\tGENE1\nGENE0\tGENE2\n", encoding="utf-8")
+    changes = [f"runs_dir={tmp_path}", "corpus.tasks=[niche_annotation, gene_partners]",
+               f"corpus.gene_interactions={{path: {pairs}}}"]  # fmt: skip
+    run = load_run(run_file, changes)
+    for stage in ("convert", "corpus", "corpus"):  # once to make it, once to reuse it
+        run_stage(run, stage)
+
+    def partners() -> set[str]:
+        return {
+            record.target
+            for record in read_prompts(run.folder / "corpus").records
+            if record.task is Task.GENE_PARTNERS
+        }
+
+    before = partners()
+    pairs.write_text("GENE0\tGENE1\nGENE0\tGENE3\n", encoding="utf-8")
+    with pytest.raises(StageError, match=r"got files\.pairs\.tsv '\w{64}' -> '\w{64}'; choose"):
+        run_stage(run, "corpus")
+    assert partners() == before
+    run_stage(run, "corpus", overwrite=True)
+    assert any("GENE3" in target for target in partners())
+    pairs.unlink()
+    with pytest.raises(StageError, match=r"got files\.pairs\.tsv '\w{64}' -> None"):
+        run_stage(run, "corpus")

@@ -3,7 +3,7 @@
 import pytest
 
 from actors.stages import StageKey, StageLedger
-from c2s_rl.errors import StageError
+from c2s_rl.errors import DataError, StageError
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def key(**changes):
 def test_a_new_stage_runs_and_a_finished_one_is_reused(ledger, tmp_path):
     output = tmp_path / "sft"
     assert ledger.begin(key(), output, overwrite=False)
-    output.mkdir()
-    ledger.finish(key())
+    with ledger.running(key(), output):
+        output.mkdir()
     assert not ledger.begin(key(), output, overwrite=False)
     assert ledger.fingerprint("sft") == key().fingerprint
 
@@ -37,7 +37,8 @@ def test_a_killed_stage_goes_on_with_what_it_left(ledger, tmp_path):
 
 def test_a_finished_stage_whose_output_was_deleted_runs_again(ledger, tmp_path):
     ledger.begin(key(), tmp_path / "sft", overwrite=False)
-    ledger.finish(key())
+    with ledger.running(key(), tmp_path / "sft"):
+        pass
     assert ledger.begin(key(), tmp_path / "sft", overwrite=False)
 
 
@@ -87,3 +88,54 @@ def test_overwrite_replaces_a_folder_or_a_file(ledger, tmp_path):
     assert ledger.begin(key(stage="b"), file, overwrite=True)
     assert not folder.exists()
     assert not file.exists()
+
+
+CHANGED = {"sections": {"sft": {"lr": 0.2}}}
+
+
+def make(ledger, output, text, *, overwrite=False, **changes):
+    """Do a stage that writes one file."""
+    assert ledger.begin(key(**changes), output, overwrite=overwrite)
+    with ledger.running(key(**changes), output):
+        output.mkdir()
+        (output / "weights").write_text(text)
+
+
+def test_what_is_overwritten_is_kept_until_its_successor_is_done(ledger, tmp_path):
+    output = tmp_path / "sft"
+    make(ledger, output, "first")
+    assert ledger.begin(key(**CHANGED), output, overwrite=True)
+    assert not output.exists()
+    assert (tmp_path / ".former-sft" / "weights").read_text() == "first"
+    with ledger.running(key(**CHANGED), output):
+        output.mkdir()
+    assert ledger.fingerprint("sft") == key(**CHANGED).fingerprint
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert names == {"sft", "stages", "stages/sft.json"}
+
+
+def test_what_was_overwritten_comes_back_if_the_successor_fails_before_it_writes(ledger, tmp_path):
+    output = tmp_path / "sft"
+    make(ledger, output, "first")
+    assert ledger.begin(key(**CHANGED), output, overwrite=True)
+    with pytest.raises(DataError), ledger.running(key(**CHANGED), output):
+        raise DataError("no such column")
+    assert (output / "weights").read_text() == "first"
+    assert not ledger.begin(key(), output, overwrite=False)  # done, as before
+
+
+def _interrupted(output):
+    output.mkdir()
+    raise KeyboardInterrupt
+
+
+def test_a_successor_that_wrote_something_goes_on_and_the_finished_one_waits(ledger, tmp_path):
+    output = tmp_path / "sft"
+    make(ledger, output, "first")
+    for changes in (CHANGED, {"sections": {"sft": {"lr": 0.3}}}):
+        assert ledger.begin(key(**changes), output, overwrite=True)
+        with pytest.raises(KeyboardInterrupt), ledger.running(key(**changes), output):
+            _interrupted(output)
+    assert ledger.fingerprint("sft") is None
+    assert (tmp_path / ".former-sft" / "weights").read_text() == "first"
+    assert output.is_dir()

@@ -20,7 +20,7 @@ from c2s_rl.errors import C2SError
 EXIT_USER_ERROR = 2
 
 STAGES = {
-    "convert": "Cells of an .h5ad file to shards of ranked genes.",
+    "convert": "Files of cells, in any known format, to shards of ranked genes.",
     "corpus": "Cell shards to prompts and targets, split into training and held-out.",
     "train-embedder": "A small scGPT of the run's own training cells, for rewards and metrics.",
     "base-model": "The language model that training starts from.",

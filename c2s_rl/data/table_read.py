@@ -35,6 +35,7 @@ MIN_BLOCK_BYTES = 2 * 2**20  # of text parsed at a time; more where lines are lo
 LINES_AT_ONCE, MOST_BLOCK_BYTES = 64, 8 * 2**20
 # A number may take more characters than its column's name does.
 LINES_PER_HEADER = 8
+MAX_LINE = 64 * 2**20  # characters: the names of three million cells
 # Numbers that a stored byte of Parquet may stand for. Real tables of counts, nearly all zeros and
 # run-length coded, reach some hundreds; beyond this the file claims what it does not hold.
 MAX_VALUES_PER_BYTE = 2_000
@@ -129,11 +130,11 @@ def read_header(path: Path, delimiter: str) -> tuple[str, ...]:
     """Read the names of the columns; a name that R leaves out over the row names is ''.
 
     Raises:
-        DataError: If there is no header and no row, or the text is damaged.
+        DataError: If there is no header and no row, a line has no end, or the text is damaged.
     """
     try:
         with opened_text(path) as file:
-            rows = list(islice(csv.reader(file, delimiter=delimiter), 2))
+            rows = list(islice(csv.reader(_lines(file, path), delimiter=delimiter), 2))
     except csv.Error as error:
         raise DataError(
             f"a table must be text with one line a row, got {error} in {path}"
@@ -142,6 +143,19 @@ def read_header(path: Path, delimiter: str) -> tuple[str, ...]:
         raise DataError(f"a table must have a header and rows, got {len(rows)} lines in {path}")
     header, first = rows
     return ("", *header) if len(first) == len(header) + 1 else tuple(header)
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Read lines; a packed file of a few kB may hold one that no memory holds."""
+    number = 1
+    while line := file.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise DataError(
+                f"a line of a table must have at most {MAX_LINE} characters, got more at line "
+                f"{number} of {path}"
+            )
+        yield line
+        number += 1
 
 
 def read_text_blocks(path: Path, delimiter: str, columns: TableColumns) -> Iterator[TableBlock]:

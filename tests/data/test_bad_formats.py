@@ -1,6 +1,8 @@
 """Bad input of every format, through the command line: one line, exit code 2, nothing half-made."""
 
+import gzip
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,6 +194,19 @@ def test_a_table_with_a_broken_line(case, tmp_path, assert_refused):
     assert old in text
     (tmp_path / "cells.csv").write_text(text.replace(old, new))
     assert_refused(tmp_path / "cells.csv", *words, "cells.csv", obs=["kind"])
+
+
+@pytest.mark.parametrize("line", ["header", "row"])
+def test_a_small_packed_table_of_a_line_without_end(line, tmp_path, assert_refused):
+    path = tmp_path / "cells.csv.gz"
+    endless = b"," * (66 * 2**20)
+    path.write_bytes(gzip.compress(endless if line == "header" else b"id,A\n" + endless, 1))
+    assert path.stat().st_size < 400_000
+    tracemalloc.start()
+    assert_refused(path, "at most 67108864 characters", "line 1" if line == "header" else "line 2")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 600e6
 
 
 def test_a_label_among_the_numbers_is_pointed_out(tmp_path, assert_refused):

@@ -23,7 +23,6 @@ layer and 2 D a visible pair, backward counted as 2 x and 2.5 x forward:
 
 import argparse
 import json
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -34,7 +33,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from c2s_rl.grpo.batch import Row
 from c2s_rl.grpo.packing import PackedPart, pack_rows
 from c2s_rl.models.shared_prompt import shared_prompt_hidden, use_shared_prompts
-from tests.benchmarks.harness import Result, in_turns, report
+from tests.benchmarks.harness import Result, in_turns, peak_megabytes, report
 
 SIDES = ("shared", "padded", "padded_rows")
 SHAPES = ("256x256x16", "1024x256x16", "4096x256x8")  # P x C x G: P = C, 4 C, 16 C
@@ -120,9 +119,9 @@ def measure(side: str, shape: str, threads: int) -> None:
     else:
         rows = group if side == "padded" else 1
         work = prepare_padded(part, weights_N_D, num_rows=rows)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_megabytes()
     loss = work()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_megabytes()
     seconds = []
     for _ in range(PASSES):
         start = clock()
@@ -130,7 +129,7 @@ def measure(side: str, shape: str, threads: int) -> None:
         seconds.append(clock() - start)
     figures = {
         "seconds": statistics.median(seconds),
-        "peak_mib": (peak - before) / 1024,
+        "peak_mib": peak - before,
         "loss": loss,
     }
     print(json.dumps(figures))

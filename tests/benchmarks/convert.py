@@ -2,29 +2,34 @@
 
     python -m tests.benchmarks.convert [--data FILE.h5ad] [--quick]
 
-Workload: log1p(CP10k) of the Kang PBMC (2,000 cells x 13,215 genes, 697 expressed genes a cell)
-as CSR in memory -> a list of Python strings, all expressed genes of each cell, ties broken at
-random. Timed: c2s_rl hashes the cell ids, ranks and spells, in the chunks of its stage; the peer's
-`generate_sentences` ranks and joins. Not timed on either side: reading the file, importing, making
-the vocabulary, and one earlier call on all cells (compilation, caches). Each side runs in its own
-process on one thread; the sides take turns, and the ratio is of the median CPU times, which other
-work on the machine disturbs less than it does the clock. Both must write the same genes for each
-cell.
+Workload: log1p(CP10k) of the Kang PBMC (2,000 cells x 13,215 genes, 697 expressed genes a cell), or
+of as many drawn cells where those are not at hand (700 of 20,000 genes, counts as in
+`convert_shards.py`), as CSR in memory -> a list of Python strings, all expressed genes of each
+cell, ties broken at random. Timed: c2s_rl hashes the cell ids, ranks and spells, in the chunks of
+its stage; the peer's `generate_sentences` ranks and joins. Not timed on either side: reading the
+file, importing, making the vocabulary, and one earlier call on all cells (compilation, caches).
+Each side runs in its own process on one thread; the sides take turns, and the ratio is of the
+median CPU times, which other work on the machine disturbs less than it does the clock. Both must
+write the same genes for each cell.
 """
 
 import argparse
 import hashlib
 import json
 import os
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from c2s_rl.errors import MissingFileError
+from tests.benchmarks.convert_shards import NUM_GENES, counts
 from tests.benchmarks.harness import PROJECT, Result, in_turns, report
 from tests.benchmarks.peers import load_cell2sentence
 
@@ -40,8 +45,32 @@ ONE_THREAD = {
 }
 
 
-def default_data() -> Path:
-    return Path(os.environ.get("C2S_RL_DATA", PROJECT.parent / "shared" / "data")) / KANG
+@contextmanager
+def cells_at_hand(data: Path | None) -> Iterator[tuple[Path, str]]:
+    """The file that is named, else the Kang cells, else drawn ones; and what to call them.
+
+    Raises:
+        MissingFileError: If the file that is named is not there.
+    """
+    if data is not None:
+        if not data.is_file():
+            raise MissingFileError(f"--data must be a file, got {data}")
+        yield data, f"cells of {data.name}"
+        return
+    kang = Path(os.environ.get("C2S_RL_DATA", PROJECT.parent / "shared" / "data")) / KANG
+    if kang.is_file():
+        yield kang, "Kang cells"
+        return
+    with tempfile.TemporaryDirectory(prefix="c2s-rl-") as folder:
+        drawn = Path(folder) / "drawn.h5ad"
+        bounds, columns, values = counts(2_000, 700)
+        totals = np.add.reduceat(values, bounds[:-1])
+        values = np.log1p(values * np.repeat(10_000 / totals, 700)).astype(np.float32)
+        matrix = sparse.csr_matrix((values, columns, bounds), shape=(2_000, NUM_GENES))
+        obs = pd.DataFrame(index=[f"cell-{i}" for i in range(2_000)])
+        var = pd.DataFrame(index=[f"GENE{i}" for i in range(NUM_GENES)])
+        anndata.AnnData(matrix, obs, var).write_h5ad(drawn)
+        yield drawn, "drawn cells"
 
 
 def prepare_c2s_rl(adata: anndata.AnnData) -> Callable[[], Sequence[str]]:
@@ -108,15 +137,12 @@ def run_side(side: str, data: Path, num_cells: int) -> None:
     )
 
 
-def compare(data: Path, num_cells: int, *, rounds: int) -> Result:
+def compare(data: Path, num_cells: int, *, what: str, rounds: int) -> Result:
     """Run both sides in turns.
 
     Raises:
-        MissingFileError: If the data are not there.
         ValueError: If the sides do not write the same genes.
     """
-    if not data.is_file():
-        raise MissingFileError(f"the Kang cells must be a file, got {data}; set C2S_RL_DATA")
     options = ["--data", str(data), "--cells", str(num_cells)]
     figures = in_turns(MODULE, SIDES, rounds=rounds, options=options, env=ONE_THREAD)
     ours, theirs = (figures[side] for side in SIDES)
@@ -125,7 +151,7 @@ def compare(data: Path, num_cells: int, *, rounds: int) -> Result:
     return Result(
         what="cells to sentences, CPU time",
         against="cell2sentence",
-        workload=f"{ours['cells']:.0f} cells, {ours['genes'] / ours['cells']:.0f} genes a cell, "
+        workload=f"{ours['cells']:.0f} {what}, {ours['genes'] / ours['cells']:.0f} genes a cell, "
         f"one thread: {ours['microseconds']:.1f} against {theirs['microseconds']:.1f} us a cell",
         ratio=theirs["microseconds"] / ours["microseconds"],
         bound=BOUND,
@@ -134,13 +160,14 @@ def compare(data: Path, num_cells: int, *, rounds: int) -> Result:
 
 def results(*, quick: bool) -> list[Result]:
     """One line; `quick` takes a few cells, to see that it runs."""
-    return [compare(default_data(), 20 if quick else 2000, rounds=1 if quick else 3)]
+    with cells_at_hand(None) as (data, what):
+        return [compare(data, 20 if quick else 2000, what=what, rounds=1 if quick else 3)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", choices=SIDES, help="time one side in this process")
-    parser.add_argument("--data", type=Path, default=default_data())
+    parser.add_argument("--data", type=Path, help="other cells: log1p(CP10k) in an .h5ad file")
     parser.add_argument("--cells", type=int, default=2000)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
@@ -148,7 +175,8 @@ def main() -> None:
         run_side(options.side, options.data, options.cells)
     else:
         cells, rounds = (20, 1) if options.quick else (options.cells, 3)
-        report([compare(options.data, cells, rounds=rounds)])
+        with cells_at_hand(options.data) as (data, what):
+            report([compare(data, cells, what=what, rounds=rounds)])
 
 
 if __name__ == "__main__":

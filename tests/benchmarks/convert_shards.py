@@ -20,7 +20,6 @@
 
 import argparse
 import json
-import resource
 import shutil
 import tempfile
 import time
@@ -31,7 +30,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from tests.benchmarks.harness import Result, in_turns
+from tests.benchmarks.harness import Result, in_turns, peak_megabytes
 
 MODULE = "tests.benchmarks.convert_shards"
 NUM_GENES = 20_000
@@ -105,7 +104,7 @@ def stage(
         "microseconds": 1e6 * seconds / manifest.num_cells,
         "cpu_microseconds": 1e6 * cpu_seconds / manifest.num_cells,
         "bytes": size / manifest.num_cells,
-        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "megabytes": peak_megabytes(),
     }
 
 

@@ -47,6 +47,16 @@ class Result:
         )
 
 
+def peak_megabytes() -> float:
+    """Most memory that this process has had.
+
+    Not `ru_maxrss`: that begins with what the parent had when it started this process.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return float(line.split()[1]) / 1024
+
+
 def table(results: Sequence[Result]) -> str:
     """One row a result, without its workload."""
     rows = [("what", "against", "ratio", "bound", "")]

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.rank_model [--data FILE.h5ad] [--quick]
 
-Workload: 10,000 cells, the Kang PBMC five times over (13,215 genes, 697 expressed a cell).
+Workload: 10,000 cells, the Kang PBMC five times over (13,215 genes, 697 expressed a cell), or drawn
+cells where they are not at hand (see `convert.py`).
 
 fit      log1p(CP10k) as CSR in memory -> slope and intercept of expression over log10(rank).
          c2s_rl ranks with its tie-break and sums by rank; the peer's
@@ -35,8 +36,7 @@ from c2s_rl.cells.rank_model import RankForm, RankModel, fit_rank_sums, rank_sum
 from c2s_rl.cells.reading import TEXTS_AT_ONCE, SentenceReader
 from c2s_rl.cells.spelling import SentenceWriter
 from c2s_rl.cells.vocabulary import Vocabulary
-from c2s_rl.errors import MissingFileError
-from tests.benchmarks.convert import ONE_THREAD, default_data
+from tests.benchmarks.convert import ONE_THREAD, cells_at_hand
 from tests.benchmarks.harness import Figures, Result, in_turns, report
 from tests.benchmarks.peers import load_cell2sentence
 
@@ -184,41 +184,40 @@ def check(ours: Figures, theirs: Figures) -> None:
             )
 
 
-def compare(data: Path, num_cells: int, *, rounds: int) -> list[Result]:
+def compare(data: Path, num_cells: int, *, what: str, rounds: int) -> list[Result]:
     """Run both sides in turns.
 
     Raises:
-        MissingFileError: If the data are not there.
         ValueError: If the sides do not agree.
     """
-    if not data.is_file():
-        raise MissingFileError(f"the Kang cells must be a file, got {data}; set C2S_RL_DATA")
     options = ["--data", str(data), "--cells", str(num_cells)]
     figures = in_turns(MODULE, SIDES, rounds=rounds, options=options, env=ONE_THREAD)
     ours, theirs = (figures[side] for side in SIDES)
     check(ours, theirs)
     return [
         Result(
-            what=f"rank model, {what}, CPU time",
+            what=f"rank model, {side}, CPU time",
             against="cell2sentence",
-            workload=f"{num_cells} Kang cells, one thread: {ours[key]:.0f} against "
+            workload=f"{num_cells} {what}, one thread: {ours[key]:.0f} against "
             f"{theirs[key]:.0f} us a cell",
             ratio=theirs[key] / ours[key],
             bound=BOUND,
         )
-        for what, key in (("fit", "fit_us"), ("inverse", "inverse_us"))
+        for side, key in (("fit", "fit_us"), ("inverse", "inverse_us"))
     ]
 
 
 def results(*, quick: bool) -> list[Result]:
     """Two lines; `quick` takes a few cells, to see that it runs."""
-    return compare(default_data(), 200 if quick else NUM_CELLS, rounds=1 if quick else 3)
+    with cells_at_hand(None) as (data, what):
+        cells, rounds = (200, 1) if quick else (NUM_CELLS, 3)
+        return compare(data, cells, what=what, rounds=rounds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", choices=SIDES, help="time one side in this process")
-    parser.add_argument("--data", type=Path, default=default_data())
+    parser.add_argument("--data", type=Path, help="other cells: log1p(CP10k) in an .h5ad file")
     parser.add_argument("--cells", type=int, default=NUM_CELLS)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
@@ -226,7 +225,8 @@ def main() -> None:
         run_side(options.side, options.data, options.cells)
     else:
         cells, rounds = (200, 1) if options.quick else (options.cells, 3)
-        report(compare(options.data, cells, rounds=rounds))
+        with cells_at_hand(options.data) as (data, what):
+            report(compare(data, cells, what=what, rounds=rounds))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
+import subprocess
+import sys
+
 from tests.benchmarks.__main__ import measurements, present, run_all
-from tests.benchmarks.harness import Result, table
+from tests.benchmarks.harness import PROJECT, Result, peak_megabytes, table
 
 REACHED = Result("speed", "peer", "10 rows", ratio=3.0, bound=2.5)
 MISSED = Result("memory", "peer", "10 rows", ratio=0.6, bound=0.5, is_upper=True)
@@ -39,3 +42,13 @@ def test_a_missed_bound_is_no_crash(capsys, tmp_path):
 def test_every_benchmark_is_looked_up_by_name():
     assert {"convert", "learner", "rollout", "end_to_end"} <= set(present())
     assert list(measurements(["rollout"])) == ["rollout"]
+
+
+def test_the_peak_of_a_process_is_not_that_of_its_parent():
+    held = b"x" * 400_000_000
+    program = "from tests.benchmarks.harness import peak_megabytes; print(peak_megabytes())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, check=True, capture_output=True, text=True
+    )
+    assert peak_megabytes() > len(held) / 2**20
+    assert 5 < float(done.stdout) < 200

@@ -31,8 +31,8 @@ lint: env  ## Style, format, types and layers
 unit: env  ## Tests that need no engine
 	$(UNIT) -m "not gpu and not integration"
 
-bench: env  ## Measurements against the field's packages, side by side
-	$(BIN)/python -m tests.benchmarks
+bench: env  ## Measurements against the field's packages, side by side; ONLY="parsing convert" for some
+	$(BIN)/python -m tests.benchmarks $(foreach name,$(ONLY),--only $(name))
 
 lock: env  ## Re-make cluster/env/cpu.txt and cuda.txt from pyproject.toml
 	$(BIN)/python cluster/env/lock.py

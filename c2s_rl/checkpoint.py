@@ -5,6 +5,7 @@ of every other file in it. What is inside the files is their owner's business: t
 neither tensors nor configs. One run folder has one writer at a time; nothing here locks.
 """
 
+import ctypes
 import hashlib
 import json
 import logging
@@ -22,6 +23,12 @@ MANIFEST = "manifest.json"  # what every stage that writes a data folder leaves 
 SCHEMA_VERSION = 1
 
 log = logging.getLogger(__name__)
+
+# sync_file_range(2) of Linux: begins to write what is not on disk yet and, unlike
+# POSIX_FADV_DONTNEED, leaves it in memory for who reads it next.
+SYNC_FILE_RANGE_WRITE = 2
+_sync_file_range = ctypes.CDLL(None).sync_file_range
+_sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 @dataclass(frozen=True)
@@ -249,12 +256,12 @@ def _read_hashes(folder: Path) -> dict[str, tuple[int, str]]:
 def start_flush(path: Path) -> None:
     """Let a file go to disk while others are written, so that `place_folder` need not wait for it.
 
-    Advice only: nothing is flushed for certain when this returns.
+    Nothing is flushed for certain when this returns, and file systems that know no such wish
+    (tmpfs, some network disks) ignore it.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        # "Not needed" makes Linux write what is not on disk yet; it forgets what already is.
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        _sync_file_range(descriptor, 0, 0, SYNC_FILE_RANGE_WRITE)
     finally:
         os.close(descriptor)
 

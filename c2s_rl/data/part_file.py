@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from c2s_rl.checkpoint import start_flush
 from c2s_rl.data.cell_table import CellTable, TextArray
 
 GENES = "genes.list.element"
@@ -41,6 +42,7 @@ def write_part(
             if writer is None:
                 writer = _open(path, table.schema, labels=[*group.obs, "source_file"])
             writer.write_table(table)
+            start_flush(path)
             num_cells += len(group)
     finally:
         if writer is not None:

@@ -19,10 +19,9 @@ import numpy.typing as npt
 from c2s_rl.cells.jit import kernel
 from c2s_rl.cells.rank import IndexArray, UIntArray, mixed
 from c2s_rl.cells.rank_model import RankSteps, RunArrays, StepArrays, add_runs
-from c2s_rl.types import FloatArray, IntArray
+from c2s_rl.types import BoolArray, FloatArray, IntArray
 
 CountArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 SlotArray = npt.NDArray[np.uint32]
 
 MAX_COUNT = 2**16 - 1

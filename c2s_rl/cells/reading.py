@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from c2s_rl.cells.jit import kernel
 from c2s_rl.cells.rank import IndexArray
 from c2s_rl.cells.spelling import ByteArray
 from c2s_rl.cells.vocabulary import Vocabulary
-from c2s_rl.types import IntArray
-
-BoolArray = npt.NDArray[np.bool_]
+from c2s_rl.types import BoolArray, IntArray
 
 UNKNOWN = -1
 FULL_STOP = ord(".")

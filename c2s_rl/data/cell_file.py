@@ -12,15 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from c2s_rl.cells.vocabulary import Duplicates, GeneCase, GeneColumns, build_vocabulary
 from c2s_rl.data.h5ad_matrix import CsrChunk, RowMatrix, hdf5_errors
 from c2s_rl.data.symbols import SymbolReport
 from c2s_rl.data.text_column import TextColumn
 from c2s_rl.errors import DataError
-
-BoolArray = npt.NDArray[np.bool_]
+from c2s_rl.types import BoolArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from c2s_rl.cells.jit import kernel
@@ -27,9 +26,7 @@ from c2s_rl.data.cell_table import TextArray
 from c2s_rl.data.h5ad_matrix import CsrChunk
 from c2s_rl.data.values import ExpressionChunk, Values
 from c2s_rl.errors import ConfigError, DataError
-from c2s_rl.types import FloatArray, IntArray
-
-BoolArray = npt.NDArray[np.bool_]
+from c2s_rl.types import BoolArray, FloatArray, IntArray
 
 # A number x is kept as two integers: floor(4 x), and the rest of 4 x in units of 2^-32. Together
 # they are exact to 2^-35, a 10^-8th of the square of a single count in a cell of 100,000.

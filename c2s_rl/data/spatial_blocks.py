@@ -16,8 +16,7 @@ from c2s_rl.cells.rank import stable_hash
 from c2s_rl.data.coordinates import PositionArray, TextArray, read_positions, rows_by_slide
 from c2s_rl.data.split_config import SpatialBlocks
 from c2s_rl.errors import DataError
-
-BoolArray = npt.NDArray[np.bool_]
+from c2s_rl.types import BoolArray
 
 # A neighbour search and this one may round a distance differently in its last bit.
 ROUNDING = 1 + 1e-9

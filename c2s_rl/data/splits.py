@@ -24,8 +24,8 @@ from c2s_rl.data.split_config import LabelColumns, SplitConfig, TierDraw
 from c2s_rl.data.tier_draws import draw_tiers
 from c2s_rl.data.tiers import ConditionParts
 from c2s_rl.errors import DataError
+from c2s_rl.types import BoolArray
 
-BoolArray = npt.NDArray[np.bool_]
 TextArray = npt.NDArray[np.str_]
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from c2s_rl.cells.rank import UIntArray, stable_hashes
 from c2s_rl.cells.rank_c2s import C2SRanker
 from c2s_rl.cells.rank_counts import RankedInto
 from c2s_rl.cells.rank_model import RankSums
-from c2s_rl.checkpoint import FileHash, hash_file, start_flush
+from c2s_rl.checkpoint import FileHash, hash_file
 from c2s_rl.data.cell_table import CellBuffer, CellTable
 from c2s_rl.data.h5ad_matrix import CsrChunk
 from c2s_rl.data.part_file import write_part
@@ -151,12 +151,11 @@ class PartWorker:
             source_file=source.cells.path.name,
             has_values=self._plan.config.write_values,
         )
-        file_hash: FileHash | None = None
         if num_cells:
             partial.replace(path)
-            file_hash = hash_file(path)
-            start_flush(path)
-        converter.record(file_hash).save(self._work.record_path(task.index))
+        converter.record(hash_file(path) if num_cells else None).save(
+            self._work.record_path(task.index)
+        )
         return task.stop - task.start
 
     def close(self) -> None:

@@ -20,11 +20,10 @@ from c2s_rl.data.gene_stats import passing_cells
 from c2s_rl.data.h5ad_matrix import CsrChunk
 from c2s_rl.data.values import Values, normalise
 from c2s_rl.pipeline.convert_config import ConvertConfig, TieBreak
+from c2s_rl.types import BoolArray
 
 # Floors are summed in units of 2^-32, so that the sum does not depend on the order of the cells.
 FLOOR_UNIT = 2.0**-32
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,10 @@ from pathlib import Path
 
 import anndata
 import numpy as np
-import pandas as pd
 from scipy import sparse
 
 from c2s_rl.errors import MissingFileError
-from tests.benchmarks.convert_shards import NUM_GENES, counts
+from tests.benchmarks.convert_shards import log1p_cells
 from tests.benchmarks.harness import PROJECT, Result, in_turns, report
 from tests.benchmarks.peers import load_cell2sentence
 
@@ -63,13 +62,7 @@ def cells_at_hand(data: Path | None) -> Iterator[tuple[Path, str]]:
         return
     with tempfile.TemporaryDirectory(prefix="c2s-rl-") as folder:
         drawn = Path(folder) / "drawn.h5ad"
-        bounds, columns, values = counts(2_000, 700)
-        totals = np.add.reduceat(values, bounds[:-1])
-        values = np.log1p(values * np.repeat(10_000 / totals, 700)).astype(np.float32)
-        matrix = sparse.csr_matrix((values, columns, bounds), shape=(2_000, NUM_GENES))
-        obs = pd.DataFrame(index=[f"cell-{i}" for i in range(2_000)])
-        var = pd.DataFrame(index=[f"GENE{i}" for i in range(NUM_GENES)])
-        anndata.AnnData(matrix, obs, var).write_h5ad(drawn)
+        log1p_cells(2_000, 700).write_h5ad(drawn)
         yield drawn, "drawn cells"
 
 

@@ -26,11 +26,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
 from tests.benchmarks.harness import Result, in_turns, peak_megabytes
+
+if TYPE_CHECKING:
+    import anndata
 
 MODULE = "tests.benchmarks.convert_shards"
 NUM_GENES = 20_000
@@ -51,6 +55,21 @@ def counts(num_cells: int, per_cell: int) -> tuple[np.ndarray, np.ndarray, np.nd
     values = 1 + rng.negative_binomial(1, 0.35, size=len(columns)).astype(np.float32)
     values[rng.random(len(values)) < 0.01] *= 37
     return np.arange(0, len(columns) + 1, per_cell, dtype=np.int64), columns, values
+
+
+def log1p_cells(num_cells: int, per_cell: int) -> "anndata.AnnData":
+    """Return such cells as log1p(CP10k)."""
+    import anndata
+    import pandas as pd
+    from scipy import sparse
+
+    bounds, columns, values = counts(num_cells, per_cell)
+    matrix = sparse.csr_matrix((values, columns, bounds), shape=(num_cells, NUM_GENES))
+    totals = np.asarray(matrix.sum(axis=1)).ravel()
+    matrix.data = np.log1p(matrix.data * np.repeat(10_000 / totals, per_cell)).astype(np.float32)
+    obs = pd.DataFrame(index=[f"cell-{i:09d}" for i in range(num_cells)])
+    var = pd.DataFrame(index=[f"GENE{i}" for i in range(NUM_GENES)])
+    return anndata.AnnData(matrix, obs=obs, var=var)
 
 
 def write_h5ad(path: Path, num_cells: int, per_cell: int, *, compression: str | None) -> None:
@@ -141,21 +160,11 @@ def lying_in_memory(num_cells: int, per_cell: int, path: Path) -> Iterator[None]
 
 def peer(num_cells: int, per_cell: int, output: Path) -> dict[str, float]:
     """Time the peer's sentences and Arrow."""
-    import anndata
-    import pandas as pd
     from datasets import Dataset
-    from scipy import sparse
 
     from tests.benchmarks.peers import load_cell2sentence
 
-    utils = load_cell2sentence()
-    bounds, columns, values = counts(num_cells, per_cell)
-    matrix = sparse.csr_matrix((values, columns, bounds), shape=(num_cells, NUM_GENES))
-    totals = np.asarray(matrix.sum(axis=1)).ravel()
-    matrix.data = np.log1p(matrix.data * np.repeat(10_000 / totals, per_cell)).astype(np.float32)
-    obs = pd.DataFrame(index=[f"cell-{i:09d}" for i in range(num_cells)])
-    var = pd.DataFrame(index=[f"GENE{i}" for i in range(NUM_GENES)])
-    adata = anndata.AnnData(matrix, obs=obs, var=var)
+    utils, adata = load_cell2sentence(), log1p_cells(num_cells, per_cell)
     for cells, place in ((adata[:64].copy(), "warm"), (adata, "cells")):
         start = time.perf_counter()
         vocabulary = utils.generate_vocabulary(cells)

@@ -5,7 +5,7 @@ done is reused, one that was killed goes on; see `actors/stages.py`.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from rich.console import Console
 
-from actors import inference_job
+from actors import inference_job, stage_inputs
 from actors.align_watch import find_watch
 from actors.engine_env import quiet_driver
 from actors.evaluate_job import SHOWN, evaluate_answers, evaluate_cells
@@ -38,6 +38,7 @@ from actors.run_files import (
     sft_start,
     start_policy,
 )
+from actors.stage_inputs import NO_INPUTS, StageInputs
 from actors.stages import StageKey, StageLedger, resolved
 from c2s_rl.data.leaks import check_shards
 from c2s_rl.data.prompt_set import read_prompts
@@ -63,8 +64,8 @@ class Stage:
     """Name of its folder or file in the run's folder."""
     execute: Callable[[RunConfig, Console], None]
     """Does the work."""
-    files: Callable[[RunConfig], Mapping[str, str | None]] = lambda _run: {}
-    """Hashes of the user's small files that its output depends on too."""
+    inputs: StageInputs = NO_INPUTS
+    """The user's files that its output depends on too."""
 
 
 def run_all(run: RunConfig, *, overwrite: bool = False) -> None:
@@ -99,7 +100,9 @@ def run_stage(run: RunConfig, stage: str, *, overwrite: bool = False) -> None:
     ledger = StageLedger(run.folder)
     key = _key(run, stage, ledger)
     output = run.folder / STAGES[stage].output
-    if not ledger.begin(key, output, overwrite=overwrite):
+    suspects = ledger.suspects(key) if output.exists() else []
+    changed = STAGES[stage].inputs.changed(run, suspects) if suspects else []
+    if not ledger.begin(key, output, overwrite=overwrite, changed=changed):
         console.print(f"[dim]{stage}: reusing {output}[/]")
         shown = SHOWN | inference_job.SHOWN
         if stage in shown:
@@ -178,10 +181,11 @@ def _key(run: RunConfig, stage: str, ledger: StageLedger) -> StageKey:
         for name in STAGES[stage].sections
         if isinstance(value := vars(run)[name], BaseModel | tuple)
     }
-    files = STAGES[stage].files(run)
+    inputs = STAGES[stage].inputs
+    files = inputs.hashes(run)
     if files:
         sections["files"] = dict(files)
-    return StageKey(stage, sections | {"seed": run.seed}, upstream)
+    return StageKey(stage, sections | {"seed": run.seed}, upstream, inputs.versions(run))
 
 
 def _write_run_files(run: RunConfig) -> None:
@@ -210,13 +214,6 @@ def _corpus(run: RunConfig, _console: Console) -> None:
 
     assert run.corpus is not None
     corpus.run(run.corpus, run.folder / CELLS, run.folder / CORPUS)
-
-
-def _corpus_files(run: RunConfig) -> Mapping[str, str | None]:
-    from c2s_rl.pipeline import corpus
-
-    assert run.corpus is not None
-    return corpus.source_hashes(run.corpus)
 
 
 def _train_embedder(run: RunConfig, console: Console) -> None:
@@ -323,8 +320,14 @@ def _align_cpus(run: RunConfig) -> float:
 
 
 STAGES: dict[str, Stage] = {
-    "convert": Stage(("convert",), (), CELLS, _convert),
-    "corpus": Stage(("corpus",), ("convert",), CORPUS, _corpus, _corpus_files),
+    "convert": Stage(
+        ("convert",),
+        (),
+        CELLS,
+        _convert,
+        inputs=stage_inputs.CONVERT,
+    ),
+    "corpus": Stage(("corpus",), ("convert",), CORPUS, _corpus, stage_inputs.CORPUS),
     "train_embedder": Stage(("embedder",), ("convert", "corpus"), EMBEDDER, _train_embedder),
     "base_model": Stage(("base_model",), ("corpus",), BASE, _base_model),
     "pretrain": Stage(("pretrain",), ("corpus", "base_model"), PRETRAIN, _pretrain),

@@ -1,22 +1,23 @@
 """Which stages of a run are done, and whether what lies there was made by the same config.
 
 `<run>/stages/<stage>.json` is written when a stage starts and again when it is done. Its
-fingerprint covers the stage's own config sections and the fingerprints of the stages before it. A
-stage that is done is reused; one that was killed is continued; one made by another config is
-replaced only when that is asked for, and kept aside until its successor is done.
+fingerprint covers the stage's own config sections and what the stages before it made. A stage that
+is done is reused; one that was killed is continued; one made by another config, or of files that
+changed since, is replaced only when that is asked for, and kept aside until its successor is done.
 """
 
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, JsonValue
 
+from c2s_rl.checkpoint import MANIFEST, sha256_of
 from c2s_rl.errors import StageError
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,10 @@ class StageKey:
     sections: Mapping[str, JsonValue]
     """Config section to its resolved values."""
     upstream: Mapping[str, str]
-    """Stage before it to that one's fingerprint."""
+    """Stage before it to the fingerprint of what that one made."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Large file to what tells its version without reading it; not part of the fingerprint, for the
+    same file may get another time of change."""
 
     @property
     def fingerprint(self) -> str:
@@ -54,17 +58,36 @@ class StageLedger:
         self._folder = run_folder / "stages"
 
     def fingerprint(self, stage: str) -> str | None:
-        """Fingerprint of a finished stage; None if it is not finished."""
-        record = self._read(stage)
-        return str(record["fingerprint"]) if record and record["is_done"] else None
+        """Fingerprint of what a finished stage made; None if it is not finished.
 
-    def begin(self, key: StageKey, output: Path, *, overwrite: bool) -> bool:
+        It covers what the stage depends on, and its manifest, which has the hashes of what it read.
+        """
+        record = self._read(stage)
+        if not record or not record["is_done"]:
+            return None
+        fingerprint, made = str(record["fingerprint"]), record.get("manifest_sha256")
+        if not made:
+            return fingerprint
+        return hashlib.sha256(f"{fingerprint} {made}".encode()).hexdigest()
+
+    def suspects(self, key: StageKey) -> list[str]:
+        """Return the inputs of which a finished stage saw another version, or may have."""
+        record = self._read(key.stage)
+        if not record or not record["is_done"]:
+            return []
+        known = _inputs(record)
+        return [name for name, version in key.inputs.items() if known.get(name) != version]
+
+    def begin(
+        self, key: StageKey, output: Path, *, overwrite: bool, changed: Sequence[str] = ()
+    ) -> bool:
         """Prepare to run a stage.
 
         Args:
             key: What its output will depend on.
             output: Its folder or file, set aside when it is overwritten.
-            overwrite: Replace what another config made.
+            overwrite: Replace what another config made, or what was made of other files.
+            changed: Inputs that have other contents than when the output was made.
 
         Returns:
             False if the stage is done already and can be reused.
@@ -74,17 +97,20 @@ class StageLedger:
                 changed.
         """
         record = self._read(key.stage)
-        if record and record["fingerprint"] == key.fingerprint:
+        if record and record["fingerprint"] == key.fingerprint and not changed:
             if record["is_done"] and output.exists():
+                self._note_versions(record, key)
                 return False
         elif (record and _is_begun(output)) or output.exists():
             if not overwrite:
+                changes = "; ".join(f"other contents of {name}" for name in changed[:5])
                 raise StageError(
-                    f"stage {key.stage!r} must go on with the config that made {output}, got "
-                    f"{_changes(record, key)}; choose another name, or --overwrite to replace it"
+                    f"stage {key.stage!r} must go on with the config and files that made {output}, "
+                    f"got {changes or _changes(record, key)}; choose another name, or --overwrite "
+                    "to replace it"
                 )
             self._set_aside(key.stage, output)
-        self._write(key, is_done=False)
+        self._write(key)
         return True
 
     @contextmanager
@@ -99,7 +125,7 @@ class StageLedger:
         except BaseException:
             self._bring_back(key.stage, output)
             raise
-        self._write(key, is_done=True)
+        self._write(key, output)
         _remove(_former(output))
         _remove(_former(self._path(key.stage)))
 
@@ -126,6 +152,15 @@ class StageLedger:
             _former(path).rename(path)
         logger.info("brought back %s: its successor wrote nothing", output)
 
+    def _note_versions(self, record: Mapping[str, JsonValue], key: StageKey) -> None:
+        """Remember versions of inputs that were found to be the same, so as not to read them again.
+
+        Those of files that are gone stay.
+        """
+        versions = _inputs(record) | dict(key.inputs)
+        if versions != _inputs(record):
+            self._save(key.stage, record | {"inputs": versions})
+
     def _path(self, stage: str) -> Path:
         return self._folder / f"{stage}.json"
 
@@ -136,18 +171,31 @@ class StageLedger:
         record: dict[str, JsonValue] = json.loads(path.read_text(encoding="utf-8"))
         return record
 
-    def _write(self, key: StageKey, *, is_done: bool) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        record = {
+    def _write(self, key: StageKey, done: Path | None = None) -> None:
+        """Record a stage that begins, or one that is done and left its output."""
+        record: dict[str, JsonValue] = {
             "fingerprint": key.fingerprint,
-            "is_done": is_done,
-            "sections": key.sections,
-            "upstream": key.upstream,
+            "is_done": done is not None,
+            "inputs": dict(key.inputs),
+            "sections": dict(key.sections),
+            "upstream": dict(key.upstream),
         }
-        path = self._path(key.stage)
+        if done is not None and (done / MANIFEST).is_file():
+            record["manifest_sha256"] = sha256_of(done / MANIFEST)
+        self._save(key.stage, record)
+
+    def _save(self, stage: str, record: Mapping[str, JsonValue]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(stage)
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         partial.replace(path)
+
+
+def _inputs(record: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Versions of the inputs that a stage saw; none in the records of stages that have none."""
+    inputs = record.get("inputs")
+    return dict(inputs) if isinstance(inputs, dict) else {}
 
 
 def _former(path: Path) -> Path:

@@ -87,6 +87,13 @@ class ProgramGenes:
         return 1 - missing / len(self.program.symbols)
 
 
+def program_path(name_or_path: str) -> str:
+    """Return the file of a gene program as it is named, with variables; '' for a shipped set."""
+    if name_or_path.endswith(LIST_SUFFIX):
+        return name_or_path
+    return name_or_path.rpartition(":")[0]
+
+
 def load_program(name_or_path: str) -> GeneProgram:
     """Load a gene program: a shipped set, a set of a GMT file, or a plain list of symbols.
 

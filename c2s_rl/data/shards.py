@@ -70,6 +70,7 @@ class CellManifest(FrozenConfig):
     num_dropped_qc_genes: int = Field(0, description="Genes of the files left out by qc.")
     num_dropped_variable_genes: int = Field(0, description="Other genes: not variable enough.")
     genes: tuple[str, ...] = Field((), description="Programs kept; empty: every gene of the file.")
+    gene_files_sha256: dict[str, str] = Field({}, description="Files of them to their SHA-256.")
     obs_columns: tuple[str, ...] = Field(description="Obs columns of the shards.")
     num_missing_obs: dict[str, int] = Field(description="Cells without a label, by obs column.")
     sources: tuple[SourceRecord, ...] = Field(description="The files that were converted.")

@@ -70,22 +70,32 @@ def source_format(config: SourceConfig) -> Format:
     return kind
 
 
+def source_files(config: SourceConfig) -> tuple[Path, list[Path]]:
+    """Return what is read of a source: its folder and the files in it, in order.
+
+    Raises:
+        ConfigError: If the path names an environment variable that is not set.
+        MissingFileError: If a file is not there.
+    """
+    path = source_path(config)
+    if source_format(config) is Format.TENX_MTX:
+        mtx = find_mtx_files(path)
+        return mtx.matrix.parent, [mtx.barcodes, mtx.features, mtx.matrix]
+    if path.is_dir():
+        return path, sorted(file for file in path.rglob("*") if file.is_file())
+    return path.parent, [path]
+
+
 def hash_source(config: SourceConfig) -> str:
     """Return the SHA-256 of a file of cells; of a folder, that of its files' names and hashes.
 
     Raises:
         MissingFileError: If the file is not there.
     """
-    path = source_path(config)
-    if source_format(config) is Format.TENX_MTX:
-        mtx = find_mtx_files(path)
-        files = [mtx.barcodes, mtx.features, mtx.matrix]
-        base = mtx.matrix.parent
-    elif path.is_dir():
-        files, base = sorted(file for file in path.rglob("*") if file.is_file()), path
-    else:
-        return sha256_of(path)
-    lines = (f"{file.relative_to(base).as_posix()} {sha256_of(file)}\n" for file in files)
+    folder, files = source_files(config)
+    if files == [source_path(config)]:
+        return sha256_of(files[0])
+    lines = (f"{file.relative_to(folder).as_posix()} {sha256_of(file)}\n" for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

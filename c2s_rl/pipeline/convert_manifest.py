@@ -22,6 +22,7 @@ from c2s_rl.data.text_column import HeldNames
 from c2s_rl.data.values import ValueChecker, ValueFlags
 from c2s_rl.errors import DataError
 from c2s_rl.pipeline.convert_config import RankFormChoice
+from c2s_rl.pipeline.convert_inputs import program_paths, source_name
 from c2s_rl.pipeline.convert_part import EMPTY_SUMS, PartRecord
 from c2s_rl.pipeline.convert_plan import PlannedWork
 from c2s_rl.pipeline.convert_rank import FLOOR_UNIT, Dropped
@@ -134,6 +135,7 @@ def make_manifest(
         num_dropped_qc_genes=left_out.qc,
         num_dropped_variable_genes=left_out.variable_genes,
         genes=config.genes,
+        gene_files_sha256=_hashes_of_files(program_paths(config)),
         obs_columns=plan.obs_columns,
         num_missing_obs=totals.num_missing,
         sources=tuple(
@@ -161,11 +163,9 @@ def _source_record(planned: PlannedWork, number: int, num_cells: int, sha256: st
     report = fact.symbols
     return SourceRecord(
         dataset=source.dataset,
-        path=config.path or f"scanpy:{config.scanpy_dataset}",
+        path=source_name(config),
         sha256=sha256,
-        tables_sha256={
-            table: sha256_of(Path(expand_variables(table))) for table in config.table_paths
-        },
+        tables_sha256=_hashes_of_files(config.table_paths),
         matrix=config.matrix,
         values=config.values,
         num_rows=source.num_rows,
@@ -175,6 +175,11 @@ def _source_record(planned: PlannedWork, number: int, num_cells: int, sha256: st
         num_left_out=fact.num_left_out,
         symbols={} if report is None else {how.value: num for how, num in report.counts.items()},
     )
+
+
+def _hashes_of_files(paths: Sequence[str]) -> dict[str, str]:
+    """Hash small files beside the cells; by their names, with variables."""
+    return {path: sha256_of(Path(expand_variables(path))) for path in paths}
 
 
 def _require_unique_ids(

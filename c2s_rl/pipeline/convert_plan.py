@@ -17,13 +17,13 @@ from c2s_rl.cells.programs import load_program, program_indices
 from c2s_rl.cells.vocabulary import GeneColumns, Vocabulary
 from c2s_rl.config import expand_variables
 from c2s_rl.data.cell_file import CellFile
-from c2s_rl.data.scratch import identity_of
 from c2s_rl.data.shards import SCHEMA_VERSION
 from c2s_rl.data.source import open_source, source_path
 from c2s_rl.data.source_config import SourceConfig
 from c2s_rl.data.symbols import SymbolReport
 from c2s_rl.errors import DataError, UnknownColumnError
 from c2s_rl.pipeline.convert_config import DATASET_COLUMN, ConvertConfig, FileConfig, Join
+from c2s_rl.pipeline.convert_inputs import versions
 from c2s_rl.pipeline.convert_work import PART_ROWS, Plan, PlannedSource
 from c2s_rl.types import IntArray
 
@@ -61,15 +61,9 @@ class PlannedWork:
 
 
 def work_key(config: ConvertConfig) -> str:
-    """Return everything that the output depends on, as text; contents of files by size and time.
-
-    Raises:
-        ConfigError: If a path names an environment variable that is not set.
-    """
+    """Return everything that the output depends on, as text; contents of files by size and time."""
     options = config.model_dump(mode="json", exclude={"workers"})
-    paths = [source_path(source) for source in config.sources]
-    identities = [identity_of(path) for path in paths if path.exists()]
-    content = [SCHEMA_VERSION, PART_ROWS, options, identities]
+    content = [SCHEMA_VERSION, PART_ROWS, options, versions(config)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

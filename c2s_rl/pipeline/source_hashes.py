@@ -8,10 +8,11 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from c2s_rl.data.scratch import identity_of
-from c2s_rl.data.source import hash_source, source_path
+from c2s_rl.cells.vocabulary import shown
+from c2s_rl.data.source import hash_source
 from c2s_rl.errors import DataError
 from c2s_rl.pipeline.convert_config import ConvertConfig
+from c2s_rl.pipeline.convert_inputs import versions
 
 
 class SourceHashes:
@@ -20,7 +21,7 @@ class SourceHashes:
     def __init__(self, config: ConvertConfig) -> None:
         """Note which files there are, and which version of them."""
         self._config = config
-        self._identities = self._identify()
+        self._versions = versions(config)
         self._hashes: list[str] = []
         self._error: Exception | None = None
         # A daemon: whoever gives up on a conversion does not wait for the hash of a large file.
@@ -47,18 +48,14 @@ class SourceHashes:
         self._thread.join()
         if self._error is not None:
             raise self._error
-        for source, before, after in zip(
-            self._config.sources, self._identities, self._identify(), strict=True
-        ):
-            if before != after:
-                raise DataError(
-                    "a file must not change while it is converted, got another size or time of "
-                    f"change in {source_path(source)}; convert it again"
-                )
+        now = versions(self._config)
+        changed = [name for name, version in self._versions.items() if now.get(name) != version]
+        if changed:
+            raise DataError(
+                "a file must not change while it is converted, got another size or time of change "
+                f"of {shown(changed)}; convert it again"
+            )
         return self._hashes
-
-    def _identify(self) -> list[str]:
-        return [identity_of(source_path(source)) for source in self._config.sources]
 
     def _hash(self) -> None:
         try:

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from actors.jobs import load_run, run_stage
 from c2s_rl.data.prompt_set import SCHEMA, read_prompts
+from c2s_rl.data.shards import read_manifest
 from c2s_rl.errors import DataError, StageError
 from c2s_rl.types import Split, Task
 
@@ -113,3 +114,48 @@ def test_a_corpus_is_not_reused_when_a_file_that_it_was_made_of_was_edited(
     pairs.unlink()
     with pytest.raises(StageError, match=r"got files\.pairs\.tsv '\w{64}' -> None"):
         run_stage(run, "corpus")
+
+
+def test_cells_are_not_reused_when_the_file_that_they_were_converted_from_has_other_contents(
+    run_file: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "tissue.h5ad"
+    run = load_run(run_file, [f"runs_dir={tmp_path}"])
+    for stage in ("convert", "corpus", "convert"):
+        run_stage(run, stage)
+    source.touch()  # another time, the same contents: read once and reused
+    for stage in ("convert", "corpus"):
+        run_stage(run, stage)
+    adata = anndata.read_h5ad(source)
+    adata[:300].copy().write_h5ad(source)
+    with pytest.raises(StageError, match=r"got other contents of \S+tissue\.h5ad; choose another"):
+        run_stage(run, "convert")
+    assert read_manifest(run.folder / "cells").num_cells == 400
+    run_stage(run, "convert", overwrite=True)
+    assert read_manifest(run.folder / "cells").num_cells == 300
+    # The prompts are of cells that are gone.
+    with pytest.raises(StageError, match="got another output of convert"):
+        run_stage(run, "corpus")
+    source.unlink()  # a run that was moved away from its files is still a run
+    run_stage(run, "convert")
+
+
+def test_cells_are_not_reused_when_a_table_or_a_gene_list_was_edited(
+    run_file: Path, tmp_path: Path
+) -> None:
+    genes, table = tmp_path / "genes.txt", tmp_path / "obs.tsv"
+    genes.write_text("GENE0\nGENE1\n", encoding="utf-8")
+    lines = [f"cell{i}\tdonor{i % 2}\n" for i in range(400)]
+    table.write_text("cell_id\tdonor\n" + "".join(lines), encoding="utf-8")
+    changes = [f"convert.genes=[{genes}]", f"convert.tables.obs={table}", "convert.obs=[donor]"]
+    run = load_run(run_file, [f"runs_dir={tmp_path}", *changes])
+    for _ in range(2):  # made and reused
+        run_stage(run, "convert")
+    genes.write_text("GENE0\nGENE2\n", encoding="utf-8")
+    with pytest.raises(StageError, match=r"got other contents of \S+genes\.txt; choose"):
+        run_stage(run, "convert")
+    table.write_text("cell_id\tdonor\n" + "".join(reversed(lines)), encoding="utf-8")
+    with pytest.raises(StageError, match=r"other contents of \S+obs\.tsv; other.*genes\.txt"):
+        run_stage(run, "convert")
+    run_stage(run, "convert", overwrite=True)
+    assert read_manifest(run.folder / "cells").symbols == ("GENE0", "GENE2")

@@ -139,3 +139,38 @@ def test_a_successor_that_wrote_something_goes_on_and_the_finished_one_waits(led
     assert ledger.fingerprint("sft") is None
     assert (tmp_path / ".former-sft" / "weights").read_text() == "first"
     assert output.is_dir()
+
+
+def test_a_file_of_another_version_is_suspected_and_noted_when_it_is_the_same(ledger, tmp_path):
+    first = {"inputs": {"a.h5ad": "monday", "b.h5ad": "monday"}}
+    assert ledger.suspects(key(**first)) == []  # nothing is done yet
+    make(ledger, tmp_path / "cells", "first", **first)
+    assert ledger.suspects(key(**first)) == []
+    touched = key(inputs={"a.h5ad": "tuesday"})  # and b.h5ad is gone, of which nothing is known
+    assert ledger.suspects(touched) == ["a.h5ad"]
+    assert not ledger.begin(touched, tmp_path / "cells", overwrite=False)  # the same contents
+    both = {"a.h5ad": "tuesday", "b.h5ad": "monday"}
+    assert ledger.suspects(key(inputs=both)) == []
+
+
+def test_other_contents_are_refused_and_replaced_on_demand(ledger, tmp_path):
+    output = tmp_path / "cells"
+    make(ledger, output, "first")
+    with pytest.raises(StageError, match=r"got other contents of a\.h5ad; choose another name"):
+        ledger.begin(key(), output, overwrite=False, changed=["a.h5ad"])
+    assert ledger.begin(key(), output, overwrite=True, changed=["a.h5ad"])
+    assert not output.exists()
+
+
+def test_stages_after_one_that_read_other_files_are_not_reused(ledger, tmp_path):
+    """Two outputs of one config are told apart by their manifests."""
+    output = tmp_path / "cells"
+    make(ledger, output, "first")
+    seen = {ledger.fingerprint("sft")}
+    for text in ("one", "two"):
+        assert ledger.begin(key(), output, overwrite=True, changed=["a.h5ad"])
+        with ledger.running(key(), output):
+            output.mkdir()
+            (output / "manifest.json").write_text(text)
+        seen.add(ledger.fingerprint("sft"))
+    assert len(seen) == 3

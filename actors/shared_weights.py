@@ -16,6 +16,7 @@ the writer imports numba, which vLLM's process cannot stand.
 
 import fcntl
 import itertools
+import math
 import mmap
 import os
 import struct
@@ -39,7 +40,7 @@ from c2s_rl.models.policy import DTYPES
 PAGE = 4096
 HEADER = struct.Struct("<8sQQ")  # magic, generation (0 while it is written), version
 MAGIC = b"c2srlw02"
-CHUNK = 512 * PAGE  # one unit of work for a thread: large against Python's overhead
+CHUNK = 2048 * PAGE  # one unit of work for a thread: large against Python's overhead
 LOCK_POLL_S = 0.005
 NUM_SLOTS = 2
 
@@ -294,12 +295,16 @@ class SharedReader:
 
 
 def _views(content: Bytes, buckets: Sequence[BucketSpec]) -> Iterator[tuple[str, torch.Tensor]]:
+    whole = torch.from_numpy(content)
+    flat_by_dtype = {torch.uint8: whole}  # a slot is whole pages: every dtype divides it
     for bucket in buckets:
         for spec in bucket.tensors:
             dtype = DTYPES[spec.dtype]
-            num_bytes = torch.Size(spec.shape).numel() * dtype.itemsize
-            raw = torch.from_numpy(content[spec.offset : spec.offset + num_bytes])
-            yield spec.name, raw.view(dtype).reshape(spec.shape)
+            if dtype not in flat_by_dtype:
+                flat_by_dtype[dtype] = whole.view(dtype)
+            start = spec.offset // dtype.itemsize
+            stop = start + math.prod(spec.shape)
+            yield spec.name, flat_by_dtype[dtype][start:stop].view(spec.shape)
 
 
 @contextmanager

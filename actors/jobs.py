@@ -320,13 +320,7 @@ def _align_cpus(run: RunConfig) -> float:
 
 
 STAGES: dict[str, Stage] = {
-    "convert": Stage(
-        ("convert",),
-        (),
-        CELLS,
-        _convert,
-        inputs=stage_inputs.CONVERT,
-    ),
+    "convert": Stage(("convert",), (), CELLS, _convert, stage_inputs.CONVERT),
     "corpus": Stage(("corpus",), ("convert",), CORPUS, _corpus, stage_inputs.CORPUS),
     "train_embedder": Stage(("embedder",), ("convert", "corpus"), EMBEDDER, _train_embedder),
     "base_model": Stage(("base_model",), ("corpus",), BASE, _base_model),

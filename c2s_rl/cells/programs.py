@@ -89,9 +89,15 @@ class ProgramGenes:
 
 def program_path(name_or_path: str) -> str:
     """Return the file of a gene program as it is named, with variables; '' for a shipped set."""
+    return _split(name_or_path)[0]
+
+
+def _split(name_or_path: str) -> tuple[str, str | None]:
+    """Return the file of a program, '' for a shipped set, and the set in it, None for a list."""
     if name_or_path.endswith(LIST_SUFFIX):
-        return name_or_path
-    return name_or_path.rpartition(":")[0]
+        return name_or_path, None
+    path_text, _, name = name_or_path.rpartition(":")
+    return path_text, name
 
 
 def load_program(name_or_path: str) -> GeneProgram:
@@ -107,9 +113,9 @@ def load_program(name_or_path: str) -> GeneProgram:
         MissingFileError: If the file is not there.
         DataError: If the file is not GMT, or a list without symbols.
     """
-    if name_or_path.endswith(LIST_SUFFIX):
-        return _read_list(Path(expand_variables(name_or_path)))
-    path_text, _, name = name_or_path.rpartition(":")
+    path_text, name = _split(name_or_path)
+    if name is None:
+        return _read_list(Path(expand_variables(path_text)))
     if path_text:
         path = Path(expand_variables(path_text))
         programs = read_gmt(path)

@@ -105,7 +105,7 @@ def open_mtx(path: Path, *, scratch: Path) -> Iterator[CellFile]:
     features = _read_features(files)
     kept = keep_genes(features, genome=None)
     # The path may be that of the matrix alone.
-    what = " ".join(["MTX", identity_of(files.barcodes), identity_of(files.features)])
+    what = f"MTX {identity_of(files.barcodes, files.features)}"
     folder = made_once(scratch, path, what, partial(_spool, files, features))
     (barcodes,) = spooled_texts(folder)
     matrix = spooled_rows(folder, len(features.ids), place=place)

@@ -22,17 +22,18 @@ MakeFiles = Callable[[Path], None]
 ArrayFile = np.memmap[tuple[int, ...], np.dtype[np.generic]]
 
 
-def identity_of(path: Path) -> str:
-    """Return what tells a file or folder from another version of it: path, sizes, times.
+def identity_of(*paths: Path) -> str:
+    """Return what tells files or folders from another version of them: paths, sizes, times.
 
     A folder stands for all files in it. Contents are not read.
     """
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    parts = [str(path.resolve())]
-    for file in files:
-        if file.is_file():
-            stat = file.stat()
-            parts.append(f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns}")
+    parts: list[str] = []
+    for path in paths:
+        parts.append(str(path.resolve()))
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                stat = file.stat()
+                parts.append(f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns}")
     return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 

@@ -70,8 +70,8 @@ def source_format(config: SourceConfig) -> Format:
     return kind
 
 
-def source_files(config: SourceConfig) -> tuple[Path, list[Path]]:
-    """Return what is read of a source: its folder and the files in it, in order.
+def source_paths(config: SourceConfig) -> list[Path]:
+    """Return what is read of a source: a file, a folder with all that is in it, or several files.
 
     Raises:
         ConfigError: If the path names an environment variable that is not set.
@@ -80,20 +80,22 @@ def source_files(config: SourceConfig) -> tuple[Path, list[Path]]:
     path = source_path(config)
     if source_format(config) is Format.TENX_MTX:
         mtx = find_mtx_files(path)
-        return mtx.matrix.parent, [mtx.barcodes, mtx.features, mtx.matrix]
-    if path.is_dir():
-        return path, sorted(file for file in path.rglob("*") if file.is_file())
-    return path.parent, [path]
+        return [mtx.barcodes, mtx.features, mtx.matrix]
+    return [path]
 
 
 def hash_source(config: SourceConfig) -> str:
-    """Return the SHA-256 of a file of cells; of a folder, that of its files' names and hashes.
+    """Return the SHA-256 of a file of cells; of several, that of their names and hashes.
 
     Raises:
         MissingFileError: If the file is not there.
     """
-    folder, files = source_files(config)
-    if files == [source_path(config)]:
+    files = source_paths(config)
+    folder = files[0].parent
+    if files[0].is_dir():
+        (folder,) = files
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+    elif len(files) == 1:
         return sha256_of(files[0])
     lines = (f"{file.relative_to(folder).as_posix()} {sha256_of(file)}\n" for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -6,7 +6,6 @@ a file that was copied or touched is still the same. Left out: files that are go
 can be said.
 """
 
-import hashlib
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from c2s_rl.checkpoint import sha256_of
 from c2s_rl.config import expand_variables
 from c2s_rl.data.scratch import identity_of
 from c2s_rl.data.shards import CellManifest
-from c2s_rl.data.source import hash_source, source_files
+from c2s_rl.data.source import hash_source, source_paths
 from c2s_rl.data.source_config import SourceConfig
 from c2s_rl.errors import C2SError
 from c2s_rl.pipeline.convert_config import ConvertConfig
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Input:
-    """A file, or several that are read as one."""
+    """A file or folder, or several files that are read as one."""
 
     name: str
     """As the config names it."""
@@ -36,8 +35,8 @@ class Input:
     source: SourceConfig | None = None
     """How it is read, where it is a file of cells."""
 
-    def files(self) -> list[Path]:
-        """List its files.
+    def paths(self) -> list[Path]:
+        """List its files, or its folder.
 
         Raises:
             ConfigError: If a path names an environment variable that is not set.
@@ -45,12 +44,12 @@ class Input:
             DataError: If no format is known that the file could have.
         """
         if self.source is not None:
-            return source_files(self.source)[1]
+            return source_paths(self.source)
         return [Path(expand_variables(self.path_text))]
 
     def sha256(self) -> str:
         """Return the hash of its contents, as the manifest of the cells has it."""
-        return hash_source(self.source) if self.source is not None else sha256_of(self.files()[0])
+        return hash_source(self.source) if self.source is not None else sha256_of(self.paths()[0])
 
 
 def inputs_of(config: ConvertConfig) -> list[Input]:
@@ -77,12 +76,11 @@ def versions(config: ConvertConfig) -> dict[str, str]:
     found: dict[str, str] = {}
     for item in inputs_of(config):
         try:
-            files = item.files()
+            paths = item.paths()
         except C2SError:  # said by whoever opens it
             continue
-        if all(file.is_file() for file in files):
-            texts = "\n".join(identity_of(file) for file in files)
-            found[item.name] = hashlib.sha256(texts.encode()).hexdigest()
+        if all(path.exists() for path in paths):
+            found[item.name] = identity_of(*paths)
     return found
 
 
@@ -102,9 +100,9 @@ def changed_inputs(
     recorded |= manifest.gene_files_sha256
     changed: list[str] = []
     for item in inputs_of(config):
-        if item.name in suspects:
-            log.info("comparing %s with what was converted: it has another time", item.name)
-            # A manifest of an earlier version has no hashes of gene lists: nothing is known then.
-            if recorded.get(item.name) not in {None, item.sha256()}:
+        # A manifest of an earlier version has no hashes of gene lists: nothing is known then.
+        if item.name in suspects and item.name in recorded:
+            log.info("comparing %s with what was converted: another size or time", item.name)
+            if item.sha256() != recorded[item.name]:
                 changed.append(item.name)
     return changed
